@@ -1,0 +1,65 @@
+"""The root of every error that Holdfast raises, and those that concern schemas and records.
+
+    HoldfastError
+    ├── SchemaError                 a schema cannot be used
+    │   ├── UnsupportedType         a Python type has no Avro counterpart (names the field)
+    │   ├── IncompatibleSchema      a schema would break its readers (names reader and field)
+    │   └── UnknownSchema           a schema id that the registry does not hold
+    ├── Undecodable                 bytes that are not what they claim to be
+    ├── Unencodable                 a value that does not fit its schema (names the field)
+    ├── PlanError                   a plan that cannot be run (names the task and the remedy)
+    ├── ConfigurationError          a setting that cannot be used (names it and the remedy)
+    └── BusError                    see holdfast.bus.errors
+
+Messages are for people: they name the thing, the place and the remedy, in one or two lines.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigurationError",
+    "HoldfastError",
+    "IncompatibleSchema",
+    "PlanError",
+    "SchemaError",
+    "Undecodable",
+    "Unencodable",
+    "UnknownSchema",
+    "UnsupportedType",
+]
+
+
+class HoldfastError(Exception):
+    """Anything that Holdfast raises on purpose."""
+
+
+class ConfigurationError(HoldfastError):
+    """A setting cannot be used."""
+
+
+class SchemaError(HoldfastError):
+    """A schema cannot be used."""
+
+
+class UnsupportedType(SchemaError):
+    """A Python type has no counterpart in the documented table of types."""
+
+
+class IncompatibleSchema(SchemaError):
+    """A schema would break those who read what is written with it."""
+
+
+class UnknownSchema(SchemaError):
+    """A schema id that the registry does not hold (yet)."""
+
+
+class Undecodable(HoldfastError):
+    """Bytes that are not what they claim to be: truncated, flipped, or of another schema."""
+
+
+class Unencodable(HoldfastError):
+    """A value does not fit the schema it should be written with."""
+
+
+class PlanError(HoldfastError):
+    """A plan cannot be run as it stands."""
