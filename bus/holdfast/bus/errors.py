@@ -1,13 +1,13 @@
 """What a bus may answer; foreign exceptions never pass an adapter.
 
-    BusError
-    ├── Fenced              the slot has a newer writer: stop, nothing of this commit was written
-    ├── OutcomeUnknown      the answer to a commit was lost: perhaps committed
-    ├── Rejected            a record that the bus does not take: certainly nothing was written
-    ├── BusUnavailable      the bus cannot be reached within the time given
-    ├── TopicMissing        a topic that does not exist
-    ├── TopicMismatch       a topic exists with another partition count or clean-up policy
-    └── OffsetOutOfRange    a start below the first offset that the log still holds
+BusError
+├── Fenced              the slot has a newer writer: stop, nothing of this commit was written
+├── OutcomeUnknown      the answer to a commit was lost: perhaps committed
+├── Rejected            a record that the bus does not take: certainly nothing was written
+├── BusUnavailable      the bus cannot be reached within the time given
+├── TopicMissing        a topic that does not exist
+├── TopicMismatch       a topic exists with another partition count or clean-up policy
+└── OffsetOutOfRange    a start below the first offset that the log still holds
 """
 
 from __future__ import annotations

@@ -12,15 +12,26 @@ Uses: nothing but the standard library. Must never: know what an agent, a task o
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, NoReturn, Protocol, TypeVar
 
 __all__ = [
+    "EXIT_RESTART",
     "AssignmentListener",
     "Bus",
     "Cleanup",
@@ -39,6 +50,11 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+EXIT_RESTART = 75
+"""Exit code of a process that ended itself so that its supervisor starts it again (EX_TEMPFAIL)."""
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -143,10 +159,15 @@ class Writer(Protocol):
         ...
 
     async def prepare(self, topics: Collection[str]) -> None:
-        """Learn about `topics` so that `check` knows them; raises `TopicMissing`, `BusUnavailable`."""
+        """Learn about `topics` so that `check` knows them.
+
+        Raises `TopicMissing`, `BusUnavailable`.
+        """
         ...
 
-    async def commit(self, records: Sequence[Record], offsets: Mapping[TopicPartition, int]) -> None:
+    async def commit(
+        self, records: Sequence[Record], offsets: Mapping[TopicPartition, int]
+    ) -> None:
         """Write all `records` and the group's consumed `offsets` (next to be read): all or nothing.
 
         Returns once readers can see all of it. A cancelled call may still commit. At least one
@@ -176,7 +197,7 @@ class Reader(Protocol):
         ...
 
     def position(self, partition: TopicPartition) -> int:
-        """Return the offset of the next record to be read, past markers and gaps already skipped."""
+        """Return the offset to be read next, past markers and gaps already skipped."""
         ...
 
     async def close(self) -> None:
@@ -209,7 +230,7 @@ class Subscription(Protocol):
 
     @property
     def heartbeat_at(self) -> float:
-        """When the last heartbeat that was acknowledged had been *begun* (`Environment.monotonic`)."""
+        """When the last acknowledged heartbeat had been *begun* (`Environment.monotonic`)."""
         ...
 
     @property
@@ -263,7 +284,7 @@ class Bus(Protocol):
         ...
 
     async def publish(self, records: Sequence[Record]) -> list[Position]:
-        """Write for those who own no slot: idempotent, not atomic; in the order given per partition.
+        """Write for those who own no slot: idempotent, not atomic, in order per partition.
 
         Raises `Rejected` before anything is written if a record is too large, `TopicMissing`.
         """
@@ -298,11 +319,15 @@ class Bus(Protocol):
         """Return those of `names` that exist, or all."""
         ...
 
-    async def begin_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+    async def begin_offsets(
+        self, partitions: Collection[TopicPartition]
+    ) -> dict[TopicPartition, int]:
         """Return the first offset that each log still holds."""
         ...
 
-    async def end_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+    async def end_offsets(
+        self, partitions: Collection[TopicPartition]
+    ) -> dict[TopicPartition, int]:
         """Return the high watermarks (not the last stable offset); raises `TopicMissing`."""
         ...
 
@@ -323,6 +348,12 @@ class Bus(Protocol):
 
 async def _in_thread(call: Callable[[], T]) -> T:
     return await asyncio.to_thread(call)
+
+
+def _die(reason: str) -> NoReturn:
+    logger.critical("%s", reason)
+    logging.shutdown()
+    os._exit(EXIT_RESTART)
 
 
 class RunBlocking(Protocol):
@@ -348,3 +379,5 @@ class Environment:
     random: random.Random = field(default_factory=random.Random)
     new_id: Callable[[], str] = lambda: uuid.uuid4().hex
     run_blocking: RunBlocking = _in_thread
+    die: Callable[[str], NoReturn] = _die
+    """End this process now, without cleaning up: restart and restore is the one recovery path."""

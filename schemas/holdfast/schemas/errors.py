@@ -16,6 +16,9 @@ Messages are for people: they name the thing, the place and the remedy, in one o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 __all__ = [
     "ConfigurationError",
     "HoldfastError",
@@ -26,6 +29,7 @@ __all__ = [
     "Unencodable",
     "UnknownSchema",
     "UnsupportedType",
+    "did_you_mean",
 ]
 
 
@@ -63,3 +67,15 @@ class Unencodable(HoldfastError):
 
 class PlanError(HoldfastError):
     """A plan cannot be run as it stands."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown `name`: what was meant, or what there is."""
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    if not names:
+        return "; there are none"
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"; there is {', '.join(names[:8])}{more}"

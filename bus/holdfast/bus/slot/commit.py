@@ -1,0 +1,191 @@
+"""The group commit of one slot: numbered, proven, and settled when its answer is lost.
+
+1. Number the commit and add the slot's `offset` record, which carries that number.
+2. Hand all of it to the writer: one transaction.
+3. Acknowledged: apply each change, in order.
+   Fenced: the slot is lost.
+   Rejected: the culprit's change is replaced by what its `refuse` returns; go to 4.
+   OutcomeUnknown: go to 4.
+4. The writer is dead. Wait for a heartbeat that was begun after the failure (a process that
+   had been stopped wakes to time-outs and would else fence the true owners), open a new
+   writer, and read the journal from the last record known:
+   an `offset` record of another process: lost;
+   our own with this number: it had committed, apply;
+   anything else: it had not, and never will (the new writer fenced it); go to 2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Protocol
+
+from holdfast.bus import metrics
+from holdfast.bus.errors import BusUnavailable, Fenced, OutcomeUnknown, Rejected
+from holdfast.bus.port import Environment, Record, Slot, TopicPartition, Writer
+from holdfast.bus.slot.journal import Journal, ProcessIdentity
+from holdfast.bus.slot.machine import Change, Commit
+
+__all__ = ["GroupCommit", "Membership"]
+
+logger = logging.getLogger(__name__)
+
+REOPEN_PAUSE_S = 0.5
+"""Between two tries to open a writer while the bus is away."""
+
+
+class Membership(Protocol):
+    """What the group says of this process's right to a slot."""
+
+    @property
+    def session_timeout_s(self) -> float:
+        """How long a silent member keeps its slots."""
+        ...
+
+    def owns(self, slot: Slot) -> bool:
+        """Tell whether the newest assignment holds the slot."""
+        ...
+
+    async def confirmed_since(self, slot: Slot, moment: float) -> None:
+        """Return once a heartbeat begun after `moment` was acknowledged; `Fenced` if not owned."""
+        ...
+
+    def beat(self) -> None:
+        """End the process if it had been stopped for too long to be trusted."""
+        ...
+
+
+class GroupCommit:
+    """Owns the writer of one slot."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        slot: Slot,
+        journal: Journal,
+        identity: ProcessIdentity,
+        membership: Membership,
+    ) -> None:
+        self._environment = environment
+        self._slot = slot
+        self._journal = journal
+        self._identity = identity
+        self._membership = membership
+        self._writer: Writer | None = None
+        self._number = 0
+        self._offsets: dict[str, int] = {}
+        self.proven_at = float("-inf")
+        """When the last acknowledged commit was begun (`Environment.monotonic`)."""
+
+    def resume_from(self, number: int, offsets: Mapping[str, int]) -> None:
+        """Take up the numbering and the offsets where the journal left them."""
+        self._number = number
+        self._offsets = dict(offsets)
+
+    def check(self, record: Record) -> None:
+        """Raise `Rejected` if the bus would not take `record`."""
+        if self._writer is not None:
+            self._writer.check(record)
+
+    async def open(self) -> None:
+        """Become the slot's only writer; waits while the bus is away. Raises `Fenced`."""
+        await self.close()
+        while True:
+            self._require_ownership()
+            try:
+                writer = await self._environment.bus.open_writer(self._slot)
+                break
+            except BusUnavailable as error:
+                logger.warning("slot %s/%d: %s; trying again", *self._slot, error)
+                await asyncio.sleep(REOPEN_PAUSE_S * (1 + self._environment.random.random()))
+        self._writer = writer
+        # Opening may have waited; the group may have decided otherwise meanwhile. Going on would
+        # cost the new owner a restore, never correctness, so one check is enough.
+        self._require_ownership()
+
+    async def write(self, commit: Commit, *, clean: bool = False) -> None:
+        """Write `commit` and apply it. Raises `Fenced` when the slot is lost."""
+        changes = list(commit.changes)
+        moved = any(self._offsets.get(topic) != at for topic, at in commit.offsets.items())
+        offsets = {**self._offsets, **commit.offsets}
+        number = self._number + 1
+        while True:
+            self._membership.beat()
+            began = self._environment.monotonic()
+            records = [record for change in changes for record in change.records]
+            records.append(
+                self._journal.offset_record(
+                    number, offsets, self._environment.now_ms(), clean=clean
+                )
+            )
+            try:
+                await self._send(records, offsets if moved else {})
+                break
+            except OutcomeUnknown as error:
+                logger.warning("slot %s/%d: commit %d: %s", *self._slot, number, error)
+            except Rejected as error:
+                changes = self._replace_culprit(changes, error)
+            if await self._settled(number):
+                break
+        self._number = number
+        self._offsets = offsets
+        self.proven_at = began
+        written = sum(1 for record in records if record.topic == self._journal.topic)
+        self._journal.raise_floor_by(written)
+        for change in changes:
+            change.apply()
+
+    async def close(self) -> None:
+        """Let the writer go."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            await writer.close()
+
+    async def _send(self, records: list[Record], offsets: Mapping[str, int]) -> None:
+        assert self._writer is not None
+        group, partition = self._slot
+        consumed = {TopicPartition(topic, partition): at for topic, at in offsets.items()}
+        began = self._environment.monotonic()
+        outcome = "unknown"
+        try:
+            await self._writer.commit(records, consumed)
+            outcome = "committed"
+        except Fenced:
+            outcome = "fenced"
+            raise
+        except Rejected:
+            outcome = "rejected"
+            raise
+        finally:
+            metrics.COMMITS.labels(group, outcome).inc()
+            metrics.COMMIT_SECONDS.labels(group).observe(self._environment.monotonic() - began)
+            metrics.COMMIT_RECORDS.labels(group).observe(len(records))
+
+    async def _settled(self, number: int) -> bool:
+        """Open a new writer and tell whether commit `number` had happened."""
+        failed_at = self._environment.monotonic()
+        await self.close()
+        await self._membership.confirmed_since(self._slot, failed_at)
+        await self.open()
+        newest = await self._journal.newest_offset()
+        if newest is None:
+            return False
+        if newest.process_id != self._identity.process_id:
+            raise Fenced(
+                f"slot {self._slot.group}/{self._slot.partition}: instance {newest.instance!r} "
+                f"(process {newest.process_id}) has committed to it since"
+            )
+        return newest.commit_number == number
+
+    def _require_ownership(self) -> None:
+        if not self._membership.owns(self._slot):
+            raise Fenced(f"slot {self._slot.group}/{self._slot.partition} is assigned elsewhere")
+
+    def _replace_culprit(self, changes: list[Change], error: Rejected) -> list[Change]:
+        logger.warning("slot %s/%d: %s", *self._slot, error)
+        for index, change in enumerate(changes):
+            if any(record is error.record for record in change.records):
+                return [*changes[:index], change.refuse(error), *changes[index + 1 :]]
+        # The slot's own record: nothing that could be left out. A bug or a misconfigured topic.
+        raise error

@@ -1,0 +1,373 @@
+"""One slot in one process: opened, restored, run, given up. See `states` for the drawing.
+
+Everything that happens to a slot happens in its one task, `live`; the poll loop and the group's
+assignments only leave it word (`receive`, `keep`, `leave`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from holdfast.bus import metrics
+from holdfast.bus.errors import Fenced, OffsetOutOfRange
+from holdfast.bus.partition import partition_for
+from holdfast.bus.port import (
+    Environment,
+    Received,
+    Record,
+    Slot,
+    Subscription,
+    TopicPartition,
+)
+from holdfast.bus.slot.commit import GroupCommit, Membership
+from holdfast.bus.slot.journal import OFFSET_KEY, Journal, ProcessIdentity
+from holdfast.bus.slot.machine import Commit, MachineFactory, Opened, SlotMachine
+from holdfast.bus.slot.states import TRANSITIONS, SlotState
+from holdfast.schemas.codec import decode
+from holdfast.schemas.errors import HoldfastError
+from holdfast.schemas.records import SlotOffset
+
+__all__ = ["DuplicateInstance", "OwnedSlot", "SlotContext"]
+
+logger = logging.getLogger(__name__)
+
+LEAVE_S = 2.0
+"""How long a slot that was taken away waits for what it cancelled, before its last commit."""
+LAST_COMMIT_S = 5.0
+"""How long that last commit may take; without it the next owner counts an unclean end."""
+
+
+class DuplicateInstance(HoldfastError):
+    """Two live processes use one instance name; they would take slots from each other for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotContext:
+    """What all slots of one member share. `partitions`: topic to its partition count."""
+
+    environment: Environment
+    identity: ProcessIdentity
+    topics: tuple[str, ...]
+    journal_topic: str
+    partitions: int
+    factory: MachineFactory
+
+
+class OwnedSlot:
+    """A slot that the group assigned to this process; implements `SlotControl`."""
+
+    def __init__(
+        self,
+        slot: Slot,
+        context: SlotContext,
+        subscription: Subscription,
+        membership: Membership,
+    ) -> None:
+        self._context = context
+        self._environment = context.environment
+        self._subscription = subscription
+        self._membership = membership
+        self._state = SlotState.OPENING
+        self._machine: SlotMachine | None = None
+        self._journal = Journal(
+            self._environment.bus, slot, context.journal_topic, context.identity
+        )
+        self._commits = GroupCommit(
+            self._environment, slot, self._journal, context.identity, membership
+        )
+        self._next: dict[str, int] = {}
+        self._paused: frozenset[str] = frozenset()
+        self._woken = asyncio.Event()
+        self._leaving = asyncio.Event()
+        self._proofs: list[asyncio.Future[None]] = []
+        self._alarm: asyncio.TimerHandle | None = None
+        self.slot = slot
+
+    # --- SlotControl ---------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """See `SlotControl`."""
+        self._woken.set()
+
+    def journal(self, key: str, value: bytes | None) -> Record:
+        """See `SlotControl`."""
+        return self._journal.record(key, value)
+
+    def check(self, record: Record) -> None:
+        """See `SlotControl`."""
+        self._commits.check(record)
+
+    def misplaced(self, received: Received) -> Record | None:
+        """See `SlotControl`."""
+        if received.key is None:
+            return None
+        if partition_for(received.key, self._context.partitions) == self.slot.partition:
+            return None
+        metrics.FORWARDED.labels(self.slot.group).inc()
+        return Record(received.topic, received.key, received.value, received.headers)
+
+    async def prove(self) -> None:
+        """See `SlotControl`."""
+        half_session_s = self._membership.session_timeout_s / 2
+        if self._environment.monotonic() - self._commits.proven_at < half_session_s:
+            return
+        proof: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._proofs.append(proof)
+        self.wake()
+        await proof
+
+    # --- word from outside ---------------------------------------------------------------------
+
+    @property
+    def state(self) -> SlotState:
+        """Where the slot stands."""
+        return self._state
+
+    def receive(self, records: Sequence[Received]) -> None:
+        """Hand over what was read for this slot, in order per topic."""
+        if self._state is not SlotState.RUNNING or self._machine is None:
+            return  # handed out before a revocation; whoever owns the slot reads it again
+        fresh = [record for record in records if record.offset >= self._next[record.topic]]
+        for record in fresh:
+            self._next[record.topic] = record.offset + 1
+        if fresh:
+            self._machine.receive(fresh)
+            self._throttle()
+            self.wake()
+
+    def keep(self) -> None:
+        """The group assigned the slot again: go on as if nothing had been."""
+        if self._state is SlotState.RUNNING:
+            self._paused = frozenset(self._context.topics)
+            for topic, offset in self._next.items():
+                self._subscription.seek(TopicPartition(topic, self.slot.partition), offset)
+            self._throttle()
+
+    def leave(self) -> None:
+        """The group took the slot away, or the process stops: give it up."""
+        self._leaving.set()
+        self.wake()
+
+    def quiesce(self) -> None:
+        """Start nothing new."""
+        if self._machine is not None:
+            self._machine.quiesce()
+
+    def idle(self) -> bool:
+        """True when nothing runs and nothing waits to be written."""
+        return self._machine is None or self._machine.idle()
+
+    # --- the slot's own task -------------------------------------------------------------------
+
+    async def live(self) -> None:
+        """Own the slot until it is taken away. Raises what no restart of the slot can mend."""
+        try:
+            while not self._leaving.is_set():
+                try:
+                    await self._open()
+                    await self._work()
+                    await self._give_up()
+                except Fenced as error:
+                    await self._after_fencing(error)
+        finally:
+            self._forget()
+            await self._commits.close()
+            self._move(SlotState.CLOSED)
+
+    async def _open(self) -> None:
+        """Open the writer first: what is read after that is all there will ever be."""
+        began = self._environment.monotonic()
+        await self._commits.open()
+        machine = self._context.factory(self)
+        newest, count = await self._restore(machine)
+        if not self._membership.owns(self.slot):
+            raise Fenced(f"slot {self.slot} was assigned elsewhere while it was restored")
+        positions = await self._positions(newest)
+        self._commits.resume_from(newest.commit_number if newest else 0, positions)
+        identity = self._context.identity
+        clean = newest is None or newest.clean or newest.process_id == identity.process_id
+        self._next = dict(positions)
+        self._machine = machine
+        self._move(SlotState.RUNNING)
+        machine.opened(Opened(positions, clean, self._environment.now_ms()))
+        self.keep()
+        self.wake()
+        group = self.slot.group
+        metrics.SLOTS_OWNED.labels(group).inc()
+        metrics.RESTORE_SECONDS.labels(group).observe(self._environment.monotonic() - began)
+        metrics.RESTORED_RECORDS.labels(group).inc(count)
+        logger.info("slot %s/%d: open at %s, %d records restored", *self.slot, positions, count)
+
+    async def _restore(self, machine: SlotMachine) -> tuple[SlotOffset | None, int]:
+        newest: bytes | None = None
+        count = 0
+        partition = self._journal.partition
+        end = (await self._environment.bus.end_offsets([partition]))[partition]
+        async for batch in self._environment.bus.read(*partition, 0, end):
+            count += len(batch)
+            for received in batch:
+                if received.key == OFFSET_KEY:
+                    newest = received.value
+                elif received.key is not None:
+                    machine.restore(received.key.decode(), received.value)
+        self._journal.raise_floor(end)
+        return (None if newest is None else decode(SlotOffset, newest)), count
+
+    async def _positions(self, newest: SlotOffset | None) -> dict[str, int]:
+        """Where to go on: the larger of what broker and journal hold.
+
+        The broker may answer with a stale offset after a takeover, and forgets those of a group
+        that is idle for 7 days; the journal's stands in the same commit as everything else.
+        """
+        bus = self._environment.bus
+        partitions = [TopicPartition(t, self.slot.partition) for t in self._context.topics]
+        committed = await bus.committed(self.slot.group, partitions)
+        begins = await bus.begin_offsets(partitions)
+        journaled = {o.topic: o.offset for o in newest.offsets} if newest else {}
+        positions = {}
+        for partition in partitions:
+            known = max(committed.get(partition, -1), journaled.get(partition.topic, -1))
+            begin = begins[partition]
+            if 0 <= known < begin:
+                raise OffsetOutOfRange(
+                    f"slot {self.slot.group}/{self.slot.partition} stands at offset {known} of "
+                    f"{partition.topic}, whose log begins at {begin}: {begin - known} records "
+                    "were deleted before they were consumed. Check the topic's retention "
+                    "(`holdfast topics check`); nothing was skipped."
+                )
+            positions[partition.topic] = known if known >= 0 else begin
+        return positions
+
+    async def _work(self) -> None:
+        machine = self._machine
+        assert machine is not None
+        while not self._leaving.is_set():
+            await self._woken.wait()
+            self._woken.clear()
+            self._arm(machine.due(self._environment.now_ms()))
+            while (commit := machine.collect(self._environment.now_ms())) or self._proofs:
+                await self._commit(commit or Commit(()))
+                self._arm(machine.due(self._environment.now_ms()))
+                if self._leaving.is_set():
+                    return
+
+    async def _commit(self, commit: Commit) -> None:
+        proofs, self._proofs = self._proofs, []
+        try:
+            await self._commits.write(commit)
+        except BaseException:
+            self._proofs += proofs  # settled when the slot is forgotten
+            raise
+        for proof in proofs:
+            if not proof.done():
+                proof.set_result(None)
+        self._throttle()
+
+    async def _give_up(self) -> None:
+        """Cancel what runs, and mark the journal clean where that is still possible."""
+        self._move(SlotState.LEAVING)
+        machine = self._machine
+        assert machine is not None
+        machine.abandon()
+        try:
+            async with asyncio.timeout(LEAVE_S):
+                while not machine.idle():
+                    if commit := machine.collect(self._environment.now_ms()):
+                        await self._commits.write(commit)
+                    else:
+                        await self._woken.wait()
+                    self._woken.clear()
+        except TimeoutError:
+            logger.warning("slot %s/%d: handlers still run; left behind", *self.slot)
+        try:
+            async with asyncio.timeout(LAST_COMMIT_S):
+                commit = machine.collect(self._environment.now_ms())
+                await self._commits.write(commit or Commit(()), clean=True)
+        except (TimeoutError, Fenced, HoldfastError) as error:
+            # Somebody else owns it already, or the bus is away: the next owner counts an
+            # unclean end, which costs nothing but a counter.
+            logger.info("slot %s/%d: given up without a last commit: %s", *self.slot, error)
+
+    async def _after_fencing(self, error: Fenced) -> None:
+        """Forget the slot; come back for it only if the group still gives it to this member.
+
+        Without the second part a stray opener would orphan a slot for ever. The jitter keeps two
+        processes that fence each other from doing it in step.
+        """
+        fenced_at = self._environment.monotonic()
+        logger.warning("slot %s/%d: lost: %s", *self.slot, error)
+        metrics.FENCINGS.labels(self.slot.group).inc()
+        self._forget()
+        await self._commits.close()
+        self._move(SlotState.FENCED)
+        if self._leaving.is_set():
+            return
+        await self._require_sole_instance()
+        pause_s = self._membership.session_timeout_s * (
+            0.75 + self._environment.random.random() / 2
+        )
+        try:
+            async with asyncio.timeout(pause_s):
+                await self._leaving.wait()
+        except TimeoutError:
+            pass
+        try:
+            await self._membership.confirmed_since(self.slot, fenced_at)
+        except Fenced:
+            self._leaving.set()
+        if not self._leaving.is_set():
+            self._move(SlotState.OPENING)
+
+    async def _require_sole_instance(self) -> None:
+        newest = await self._journal.newest_offset()
+        identity = self._context.identity
+        if newest is None or newest.instance != identity.instance:
+            return
+        if newest.process_id != identity.process_id:
+            raise DuplicateInstance(
+                f"another live process uses the instance name {identity.instance!r} (process id "
+                f"{newest.process_id}) and has taken slot {self.slot.group}/{self.slot.partition}: "
+                "give each process its own --instance"
+            )
+
+    def _forget(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        machine, self._machine = self._machine, None
+        if machine is not None:
+            metrics.SLOTS_OWNED.labels(self.slot.group).dec()
+            machine.lost()
+        for proof in self._proofs:
+            if not proof.done():
+                proof.set_exception(Fenced(f"slot {self.slot.group}/{self.slot.partition} is lost"))
+                proof.exception()  # whoever waited for it has been cancelled
+        self._proofs.clear()
+
+    def _arm(self, due_ms: int | None) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if due_ms is not None:
+            delay_s = max(0.0, (due_ms - self._environment.now_ms()) / 1000)
+            self._alarm = asyncio.get_running_loop().call_later(delay_s, self.wake)
+
+    def _throttle(self) -> None:
+        """Pause the topics that the machine wants no more of, resume the others."""
+        if self._machine is None:
+            return
+        wanted = self._machine.congested()
+        if wanted == self._paused:
+            return
+        partition = self.slot.partition
+        self._subscription.pause(TopicPartition(t, partition) for t in wanted - self._paused)
+        self._subscription.resume(TopicPartition(t, partition) for t in self._paused - wanted)
+        self._paused = wanted
+
+    def _move(self, state: SlotState) -> None:
+        if state is not self._state:
+            assert state in TRANSITIONS[self._state], f"{self._state} -> {state}"
+            self._state = state
