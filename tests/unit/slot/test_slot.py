@@ -1,0 +1,303 @@
+"""What a slot promises its machine, over a bus in memory whose faults come when ordered."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from tests.doubles.memory_bus import Fault
+from tests.unit.slot.conftest import GROUP, JOURNAL, OUT, WORDS, WORK, World
+from tests.waiting import until
+
+from holdfast.bus.errors import OffsetOutOfRange
+from holdfast.bus.partition import partition_for
+from holdfast.bus.port import Slot, TopicPartition
+from holdfast.bus.slot import DuplicateInstance
+from holdfast.schemas.codec import decode
+from holdfast.schemas.records import SlotOffset
+
+
+def newest_offset(world: World, partition: int) -> SlotOffset:
+    log = world.broker.logs[TopicPartition(JOURNAL, partition)]
+    values = [r.value for r in log.records if r.key == b"offset"]
+    assert values
+    assert values[-1] is not None
+    return decode(SlotOffset, values[-1])
+
+
+async def test_answers_journal_and_offset_stand_in_one_commit(world: World) -> None:
+    await world.host()
+    await world.send(("x", b"1"))
+    await until(lambda: world.applied == ["x"])
+    (slot, records), *rest = world.broker.commits
+    assert not rest
+    assert {r.topic for r in records} == {OUT, JOURNAL}
+    assert newest_offset(world, slot.partition).commit_number == 1
+    assert await world.bus().committed(GROUP, [TopicPartition(WORK, slot.partition)]) == {
+        TopicPartition(WORK, slot.partition): 1
+    }
+
+
+async def test_what_comes_while_a_commit_is_under_way_gathers_for_the_next(world: World) -> None:
+    await world.host()
+    await until(lambda: world.hosts[0].running_slots == 2)
+    world.broker.hold.clear()
+    await world.send(("x", b"0"), partition=partition_for(b"x", 2))
+    machine = next(
+        m for m in world.machines["a"] if m.control.slot.partition == partition_for(b"x", 2)
+    )
+    await until(lambda: machine.received == 1 and not machine.pending)
+    for n in range(50):
+        await world.send(("x", str(n).encode()))
+    await until(lambda: len(machine.pending) == 50)
+    world.broker.hold.set()
+    await until(lambda: len(world.applied) == 51)
+    assert len(world.broker.commits) == 2
+
+
+async def test_a_restart_restores_the_journal_and_goes_on_after_the_offset(world: World) -> None:
+    first = await world.host()
+    await world.send(*((f"k{n}", b"v") for n in range(20)))
+    await until(lambda: len(world.applied) == 20)
+    await first.kill()
+    await world.send(("later", b"v"))
+    await world.host()
+    await until(lambda: "later" in world.applied)
+    assert len(world.answers()) == 21, "something was answered twice"
+    second = world.machines["a"][2:]
+    assert {k for m in second for k in m.restored} == {f"k{n}" for n in range(20)}
+
+
+async def test_an_end_by_kill_is_unclean_and_one_by_stop_is_clean(world: World) -> None:
+    killed = await world.host()
+    await world.send(("x", b"1"), ("y", b"1"), ("z", b"1"), ("w", b"1"))
+    await until(lambda: len(world.applied) == 4)
+    await killed.kill()
+    stopped = await world.host()
+    await until(lambda: stopped.running_slots == 2)
+    touched = {partition_for(k, 2) for k in (b"x", b"y", b"z", b"w")}
+    for machine in world.machines["a"][2:]:
+        assert machine.opened_with is not None
+        assert machine.opened_with.clean is (machine.control.slot.partition not in touched)
+    await stopped.stop()
+    assert newest_offset(world, 0).clean
+    assert newest_offset(world, 1).clean
+    third = await world.host()
+    await until(lambda: third.running_slots == 2)
+    assert all(m.opened_with and m.opened_with.clean for m in world.machines["a"][4:])
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+async def test_a_lost_answer_is_settled_by_the_journal(world: World, fault: Fault) -> None:
+    await world.host()
+    await world.send(("before", b"0"))
+    await until(lambda: world.applied == ["before"])
+    world.broker.faults.append(fault)
+    await world.send(("x", b"1"))
+    await until(lambda: "x" in world.applied)
+    await world.send(("after", b"2"))
+    await until(lambda: "after" in world.applied)
+    assert sorted(world.answers()) == [("after", b"2"), ("before", b"0"), ("x", b"1")]
+    assert world.applied == ["before", "x", "after"]
+    assert len(world.machines["a"]) == 2, "the machine was rebuilt though the slot was not lost"
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_many_lost_answers_in_a_row_repeat_and_lose_nothing(world: World, seed: int) -> None:
+    import random
+
+    chance = random.Random(seed)
+    await world.host()
+    world.broker.faults += [chance.choice(list(Fault)) for _ in range(6)]
+    for n in range(30):
+        await world.send((f"k{n}", b"v"))
+        await asyncio.sleep(0)
+    await until(lambda: len(world.applied) == 30)
+    assert sorted(world.answers()) == sorted((f"k{n}", b"v") for n in range(30))
+
+
+async def test_after_a_lost_answer_no_writer_opens_before_a_new_heartbeat(world: World) -> None:
+    await world.host()
+    await until(lambda: world.hosts[0].running_slots == 2)
+    (member,) = world.broker.groups[GROUP].members.values()
+    member.heartbeats = False
+    member.last_heartbeat_at = 0.0
+    opened = dict(world.broker.epochs)
+    world.broker.faults.append(Fault.LOST_NOT_COMMITTED)
+    await world.send(("x", b"1"))
+    await until(lambda: not world.broker.faults)
+    for _ in range(50):
+        await asyncio.sleep(0.002)
+    assert world.broker.epochs == opened, "a process that hears nothing opened a writer"
+    member.heartbeats = True
+    await until(lambda: world.applied == ["x"])
+
+
+async def test_a_refused_record_fails_alone_and_its_neighbours_are_written(world: World) -> None:
+    await world.host()
+    await until(lambda: world.hosts[0].running_slots == 2)
+    world.holding = True
+    key = next(k for k in (f"n{i}" for i in range(9)) if partition_for(k.encode(), 2) == 0)
+    await world.send((key, b"1"), (key, b"refuse me"), (key, b"3"))
+    machine = next(m for m in world.machines["a"] if m.control.slot.partition == 0)
+    await until(lambda: len(machine.pending) == 3)
+    world.holding = False
+    machine.control.wake()
+    await until(lambda: len(world.applied) == 3)
+    assert [value for _, value in world.answers()] == [b"1", b"refused", b"3"]
+    assert len(world.refused) == 1
+    assert "ns.missing" in world.refused[0][1]
+
+
+async def test_a_newer_writer_elsewhere_ends_the_slot_and_it_comes_back(world: World) -> None:
+    await world.host()
+    await until(lambda: world.hosts[0].running_slots == 2)
+    (member,) = world.broker.groups[GROUP].members.values()
+    member.session_timeout_s = 1.0  # type: ignore[misc]
+    slot = Slot(GROUP, partition_for(b"x", 2))
+    stray = await world.bus().open_writer(slot)
+    await world.send(("x", b"1"))
+    await until(lambda: world.applied == ["x"], "a stray opener has orphaned the slot")
+    assert world.answers() == [("x", b"1")]
+    old = next(m for m in world.machines["a"] if m.control.slot == slot)
+    assert old.gone
+    await stray.close()
+
+
+async def test_two_processes_of_one_name_are_found_out(world: World) -> None:
+    host = await world.host("twin", "process-1")
+    await until(lambda: host.running_slots == 2)
+    number = partition_for(b"x", 2)
+    slot = Slot(GROUP, number)
+    other = await world.bus().open_writer(slot)
+    from holdfast.bus.slot.journal import Journal
+
+    foreign = Journal(
+        world.bus(), slot, JOURNAL, type(host._settings.identity)("twin", "process-2")
+    )
+    await other.commit([foreign.offset_record(1, {}, 0, clean=False)], {})
+    await world.send(("x", b"1"))
+    with pytest.raises(DuplicateInstance, match="--instance"):
+        await asyncio.wait_for(host.run(), 5)
+
+
+async def test_a_second_member_takes_half_and_nothing_is_done_twice(world: World) -> None:
+    await world.host("a")
+    await until(lambda: world.hosts[0].running_slots == 2)
+    for n in range(40):
+        await world.send((f"k{n}", b"v"))
+    await world.host("b")
+    for n in range(40, 80):
+        await world.send((f"k{n}", b"v"))
+    await until(lambda: len(world.applied) >= 80)
+    assert sorted(world.answers()) == sorted((f"k{n}", b"v") for n in range(80))
+    await until(lambda: [h.running_slots for h in world.hosts] == [1, 1])
+
+
+async def test_an_unmoved_slot_keeps_its_machine_over_a_rebalance(world: World) -> None:
+    await world.host("a")
+    await until(lambda: world.hosts[0].running_slots == 2)
+    await world.host("b")
+    await until(lambda: [h.running_slots for h in world.hosts] == [1, 1])
+    assert len(world.machines["a"]) == 2
+    kept = [m for m in world.machines["a"] if not m.gone]
+    assert len(kept) == 1
+    await world.hosts[1].stop()
+    await until(lambda: world.hosts[0].running_slots == 2)
+    assert not kept[0].gone
+    for n in range(10):
+        await world.send((f"k{n}", b"v"))
+    await until(lambda: len(world.applied) == 10)
+
+
+async def test_a_record_of_a_foreign_partitioner_is_forwarded_once(world: World) -> None:
+    await world.host()
+    wrong = 1 - partition_for(b"x", 2)
+    await world.send(("x", b"1"), partition=wrong)
+    await until(lambda: "x" in world.applied)
+    await until(lambda: world.answers() == [("x", b"1")])
+    assert await world.bus().committed(GROUP, [TopicPartition(WORK, wrong)]) == {
+        TopicPartition(WORK, wrong): 1
+    }
+
+
+async def test_a_start_below_the_logs_start_stops_loudly(world: World) -> None:
+    host = await world.host()
+    await world.send(("x", b"1"))
+    await until(lambda: world.applied == ["x"])
+    await host.kill()
+    number = partition_for(b"x", 2)
+    await world.send(*(("x", b"v") for _ in range(5)))
+    await world.bus().purge({TopicPartition(WORK, number): 4})
+    second = await world.host()
+    with pytest.raises(OffsetOutOfRange, match="3 records were deleted"):
+        await asyncio.wait_for(second.run(), 5)
+
+
+async def test_the_journals_offset_outweighs_a_stale_one_of_the_broker(world: World) -> None:
+    host = await world.host()
+    await world.send(*(("x", str(n).encode()) for n in range(5)))
+    await until(lambda: len(world.applied) == 5)
+    await host.kill()
+    world.broker.groups[GROUP].offsets.clear()
+    await world.host()
+    await until(lambda: world.hosts[1].running_slots == 2)
+    await world.send(("x", b"last"))
+    await until(lambda: len(world.answers()) >= 6)
+    assert len(world.answers()) == 6
+
+
+async def test_congestion_pauses_one_topic_and_not_the_other(world: World) -> None:
+    await world.host()
+    await until(lambda: world.hosts[0].running_slots == 2)
+    number = partition_for(b"x", 2)
+    machine = next(m for m in world.machines["a"] if m.control.slot.partition == number)
+    machine.full = True
+    await world.send(("x", b"tells it"))
+    await until(lambda: len(world.applied) == 1)
+    await world.send(("x", b"waits"))
+    from holdfast.bus.port import Record
+
+    await world.bus().publish([Record(WORDS, b"x", b"passes")])
+    await until(lambda: len(world.applied) == 2)
+    assert [v for _, v in world.answers()] == [b"tells it", b"passes"]
+    machine.full = False
+    await world.bus().publish([Record(WORDS, b"x", b"again")])
+    await until(lambda: len(world.applied) == 4)
+
+
+async def test_proof_is_free_while_young_and_a_commit_when_old(world: World) -> None:
+    await world.host()
+    await world.send(("x", b"1"))
+    await until(lambda: world.applied == ["x"])
+    machine = next(m for m in world.machines["a"] if m.seen)
+    before = len(world.broker.commits)
+    await machine.control.prove()
+    assert len(world.broker.commits) == before
+    (member,) = world.broker.groups[GROUP].members.values()
+    member.session_timeout_s = 0.0  # type: ignore[misc]
+    world.hosts[0]._ownership._beat_at = float("inf")  # type: ignore[union-attr]
+    await machine.control.prove()
+    assert len(world.broker.commits) == before + 1
+    assert newest_offset(world, machine.control.slot.partition).commit_number == 2
+
+
+async def test_a_process_that_stood_still_ends_before_it_commits(world: World) -> None:
+    await world.host()
+    await until(lambda: world.hosts[0].running_slots == 2)
+    ownership = world.hosts[0]._ownership
+    assert ownership is not None
+    ownership._beat_at -= 4.0  # more than half of the session time-out of 6 s
+    before = len(world.broker.commits)
+    await world.send(("x", b"1"))
+    await until(lambda: world.died)
+    assert "stood still for 4." in world.died[0]
+    assert len(world.broker.commits) == before
+
+
+async def test_a_torn_assignment_is_refused(world: World) -> None:
+    host = await world.host()
+    (member,) = world.broker.groups[GROUP].members.values()
+    member.take(frozenset({TopicPartition(WORK, 0)}))
+    with pytest.raises(RuntimeError, match="another program"):
+        await asyncio.wait_for(host.run(), 5)
