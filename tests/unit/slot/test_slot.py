@@ -13,6 +13,7 @@ from holdfast.bus.errors import OffsetOutOfRange
 from holdfast.bus.partition import partition_for
 from holdfast.bus.port import Slot, TopicPartition
 from holdfast.bus.slot import DuplicateInstance
+from holdfast.bus.slot.journal import Journal
 from holdfast.schemas.codec import decode
 from holdfast.schemas.records import SlotOffset
 
@@ -170,7 +171,6 @@ async def test_two_processes_of_one_name_are_found_out(world: World) -> None:
     number = partition_for(b"x", 2)
     slot = Slot(GROUP, number)
     other = await world.bus().open_writer(slot)
-    from holdfast.bus.slot.journal import Journal
 
     foreign = Journal(
         world.bus(), slot, JOURNAL, type(host._settings.identity)("twin", "process-2")

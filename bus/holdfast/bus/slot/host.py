@@ -239,3 +239,4 @@ class SlotHost:
         logger.error("group %s: this member cannot go on: %s", self._settings.group, error)
         if self._failure is not None and not self._failure.done():
             self._failure.set_exception(error)
+            self._failure.exception()  # logged above, also where nobody waits in `run`
