@@ -24,7 +24,7 @@ DEFAULT_PORT = 9092
 USERNAME_VARIABLE = "HOLDFAST_KAFKA_USERNAME"
 PASSWORD_VARIABLE = "HOLDFAST_KAFKA_PASSWORD"  # noqa: S105 - the name of a variable
 MIN_COMMIT_TIMEOUT_S = 60.0
-"""Producers outlive a broker's restart by themselves (17 s, seen); giving up sooner makes it worse."""
+"""Producers outlive a broker's restart by themselves (17 s, seen); giving up sooner only fences."""
 MIN_REQUEST_MARGIN_S = 10.0
 """A member never joins when its requests time out before the group's rebalance does."""
 
@@ -249,7 +249,7 @@ _VARIABLE_OPTIONS = ("sasl_username_env", "sasl_password_env", "tls_key_password
 def _option(name: str, text: str) -> Any:
     if name in ("sasl_username", "sasl_password", "tls_key_password"):
         raise ConfigurationError(
-            f"{name!r} must not stand in the bus URL: name a variable that holds it, {name}_env=NAME"
+            f"{name!r} must not stand in the bus URL: name a variable with it, {name}_env=NAME"
         )
     if name not in _OPTIONS:
         known = sorted([*_OPTIONS, *_VARIABLE_OPTIONS])
@@ -271,14 +271,14 @@ def _checked(
         for option in ("sasl_username_env", "sasl_password_env"):
             if not environ.get(variables[option]):
                 raise ConfigurationError(
-                    f"sasl_mechanism={settings.sasl_mechanism} needs the variable {variables[option]}, "
-                    "which is not set"
+                    f"sasl_mechanism={settings.sasl_mechanism} needs the variable "
+                    f"{variables[option]}, which is not set"
                 )
     if settings.request_timeout_s < settings.rebalance_timeout_s + MIN_REQUEST_MARGIN_S:
         raise ConfigurationError(
             f"request_timeout_s={settings.request_timeout_s:g} must be at least "
-            f"{MIN_REQUEST_MARGIN_S:g} more than rebalance_timeout_s={settings.rebalance_timeout_s:g}: "
-            "a member would never join its group"
+            f"{MIN_REQUEST_MARGIN_S:g} more than rebalance_timeout_s="
+            f"{settings.rebalance_timeout_s:g}: a member would never join its group"
         )
     if settings.heartbeat_s * 3 > settings.session_timeout_s:
         raise ConfigurationError(

@@ -3,8 +3,8 @@
 Holds the `.avsc` files (the contract for agents in any language), the records that mirror them
 and their codec; users' types as Avro (`derive`, `payloads`) and what may follow what
 (`compatibility`); plans as data (`plan`, `expressions`, `resolution`).
-May use: the standard library, fastavro, pydantic, jmespath, PyYAML. Must never: do I/O beyond reading
-a file that it was given, or import another area of Holdfast.
+May use: the standard library, fastavro, pydantic, jmespath, PyYAML. Must never: do I/O beyond
+reading a file that it was given, or import another area of Holdfast.
 """
 
 from __future__ import annotations
@@ -14,10 +14,32 @@ from holdfast.schemas.codec import (
     decode_json,
     encode,
     encode_json,
+    frame_json_text,
+    json_text,
     record_schema_id,
+)
+from holdfast.schemas.compatibility import (
+    Compatibility,
+    check_compatible,
+    reading_problem,
+)
+from holdfast.schemas.derive import (
+    branch_tag,
+    derive,
+    record_name,
+    type_name,
+    unwrap,
+)
+from holdfast.schemas.documents import (
+    DocumentCodec,
+    check_document,
+    check_template,
+    decode_document,
+    encode_document,
 )
 from holdfast.schemas.errors import (
     ConfigurationError,
+    DoesNotFit,
     HoldfastError,
     IncompatibleSchema,
     PlanError,
@@ -26,6 +48,19 @@ from holdfast.schemas.errors import (
     Unencodable,
     UnknownSchema,
     UnsupportedType,
+    did_you_mean,
+)
+from holdfast.schemas.expressions import (
+    CompiledExpression,
+    Reference,
+    compile_expression,
+    escape_text,
+    evaluate,
+    expression_in,
+    expressions_in,
+    quote_name,
+    render,
+    truthy,
 )
 from holdfast.schemas.framing import (
     FRAME_BYTES,
@@ -37,6 +72,36 @@ from holdfast.schemas.ids import (
     FIRST_USER_ID,
     OwnSchema,
     own_schema,
+)
+from holdfast.schemas.payloads import (
+    JsonCodec,
+    PayloadCodec,
+)
+from holdfast.schemas.plan import (
+    NODES_MAX,
+    WIDTH_MAX,
+    Expression,
+    MapSpec,
+    Plan,
+    PlanDocument,
+    Retry,
+    Task,
+    TaskHandle,
+    TaskNode,
+    plan_error,
+    split_task_name,
+)
+from holdfast.schemas.plan_checks import (
+    DEPTH_MAX,
+    Graph,
+    as_document,
+    check_plan,
+    check_run_fields,
+    condition_in,
+)
+from holdfast.schemas.plan_files import (
+    load_plan,
+    parse_plan,
 )
 from holdfast.schemas.records import (
     FORMAT_VERSION,
@@ -59,6 +124,7 @@ from holdfast.schemas.records import (
     Failed,
     Failure,
     FailureKind,
+    ItemFailure,
     ListChunk,
     Manifest,
     Marker,
@@ -84,11 +150,28 @@ from holdfast.schemas.records import (
     TaskRow,
     TaskState,
 )
+from holdfast.schemas.resolution import (
+    ResolvedPlan,
+    ResolvedTask,
+    agents_of,
+    check_run_input,
+    render_inputs,
+    render_order_key,
+    resolve,
+)
+from holdfast.schemas.wire import (
+    CompiledSchema,
+    canonical,
+    compile_schema,
+)
 
 __all__ = [
+    "DEPTH_MAX",
     "FIRST_USER_ID",
     "FORMAT_VERSION",
     "FRAME_BYTES",
+    "NODES_MAX",
+    "WIDTH_MAX",
     "Accepted",
     "AgentJournal",
     "BlobReference",
@@ -96,6 +179,9 @@ __all__ = [
     "Cause",
     "Command",
     "CommandAction",
+    "Compatibility",
+    "CompiledExpression",
+    "CompiledSchema",
     "ConfigurationError",
     "ConsumedOffset",
     "ControlAction",
@@ -104,21 +190,35 @@ __all__ = [
     "CoordinatorJournal",
     "DeadLetter",
     "DeadLetterReason",
+    "DocumentCodec",
+    "DoesNotFit",
     "Event",
     "EventType",
+    "Expression",
     "Failed",
     "Failure",
     "FailureKind",
+    "Graph",
     "HoldfastError",
     "IncompatibleSchema",
+    "ItemFailure",
+    "JsonCodec",
     "ListChunk",
     "Manifest",
+    "MapSpec",
     "Marker",
     "Outcome",
     "OwnSchema",
     "Payload",
+    "PayloadCodec",
+    "Plan",
+    "PlanDocument",
     "PlanError",
     "RecordHeader",
+    "Reference",
+    "ResolvedPlan",
+    "ResolvedTask",
+    "Retry",
     "RetryPolicy",
     "RunEntry",
     "RunRow",
@@ -131,9 +231,12 @@ __all__ = [
     "StepKind",
     "StepSummary",
     "Submission",
+    "Task",
     "TaskEntry",
     "TaskEnvelope",
+    "TaskHandle",
     "TaskManifest",
+    "TaskNode",
     "TaskProgress",
     "TaskResult",
     "TaskRow",
@@ -142,13 +245,50 @@ __all__ = [
     "Unencodable",
     "UnknownSchema",
     "UnsupportedType",
+    "agents_of",
+    "as_document",
+    "branch_tag",
+    "canonical",
+    "check_compatible",
+    "check_document",
+    "check_plan",
+    "check_run_fields",
+    "check_run_input",
+    "check_template",
+    "compile_expression",
+    "compile_schema",
+    "condition_in",
     "decode",
+    "decode_document",
     "decode_json",
+    "derive",
+    "did_you_mean",
     "encode",
+    "encode_document",
     "encode_json",
+    "escape_text",
+    "evaluate",
+    "expression_in",
+    "expressions_in",
     "frame",
+    "frame_json_text",
     "frame_prefix",
+    "json_text",
+    "load_plan",
     "own_schema",
+    "parse_plan",
+    "plan_error",
+    "quote_name",
+    "reading_problem",
+    "record_name",
     "record_schema_id",
+    "render",
+    "render_inputs",
+    "render_order_key",
+    "resolve",
+    "split_task_name",
+    "truthy",
+    "type_name",
     "unframe",
+    "unwrap",
 ]

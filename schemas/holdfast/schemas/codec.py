@@ -28,7 +28,15 @@ from holdfast.schemas.errors import Undecodable, Unencodable
 from holdfast.schemas.framing import FRAME_BYTES, frame_prefix, unframe
 from holdfast.schemas.ids import OwnSchema, own_schema
 
-__all__ = ["decode", "decode_json", "encode", "encode_json", "record_schema_id"]
+__all__ = [
+    "decode",
+    "decode_json",
+    "encode",
+    "encode_json",
+    "frame_json_text",
+    "json_text",
+    "record_schema_id",
+]
 
 R = TypeVar("R")
 
@@ -59,7 +67,8 @@ def encode(record: Any) -> bytes:
 
     Raises `Unencodable` when a field holds what its type does not allow.
     """
-    codec = _codec(type(record))
+    kind = type(record)
+    codec = _CODECS.get(kind) or _compile(kind)
     buffer = BytesIO()
     buffer.write(codec.prefix)
     try:
@@ -76,7 +85,7 @@ def decode(cls: type[R], data: bytes) -> R:
     Raises `Undecodable` for anything else: another schema id, truncated or damaged bytes, bytes
     left over.
     """
-    codec = _codec(cls)
+    codec = _CODECS.get(cls) or _compile(cls)
     if data[:FRAME_BYTES] != codec.prefix:
         found, _ = unframe(data)
         raise Undecodable(
@@ -106,7 +115,7 @@ def decode(cls: type[R], data: bytes) -> R:
 
 def record_schema_id(cls: type) -> int:
     """Return the schema id under which records of `cls` are framed."""
-    return _codec(cls).schema_id
+    return (_CODECS.get(cls) or _compile(cls)).schema_id
 
 
 def encode_json(value: Any) -> bytes:
@@ -119,23 +128,36 @@ def encode_json(value: Any) -> bytes:
         body = text.encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise Unencodable(f"no JSON document: {error}") from error
-    return frame_prefix(OwnSchema.Json) + _varint(len(body)) + body
+    return frame_json_text(body)
 
 
 def decode_json(data: bytes) -> Any:
     """Return the value of a framed JSON document; raises `Undecodable`."""
+    text = json_text(data)
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise Undecodable(f"damaged Json: {_describe(error)}") from error
+
+
+def frame_json_text(text: bytes) -> bytes:
+    """Return JSON text (UTF-8) as it stands in a frame."""
+    return frame_prefix(OwnSchema.Json) + _varint(len(text)) + text
+
+
+def json_text(data: bytes) -> str:
+    """Return the text in a framed JSON document; raises `Undecodable`."""
     schema_id, body = unframe(data)
     if schema_id != OwnSchema.Json:
         raise Undecodable(f"schema id {schema_id} instead of {OwnSchema.Json:d}: this is no Json")
     buffer = BytesIO(body)
     try:
-        text = schemaless_reader(buffer, "string", None)
-        value = json.loads(cast(str, text), parse_constant=_refuse_constant)
+        text = cast(str, schemaless_reader(buffer, "string", None))
     except Exception as error:
         raise Undecodable(f"damaged Json: {_describe(error)}") from error
     if buffer.tell() != len(body):
         raise Undecodable(f"damaged Json: {len(body) - buffer.tell()} bytes left over at its end")
-    return value
+    return text
 
 
 def _refuse_constant(name: str) -> Any:
@@ -160,19 +182,22 @@ def _describe(error: Exception) -> str:
 # --- compiling ---------------------------------------------------------------------------------
 
 
-@cache
-def _codec(cls: type) -> _Codec:
+_CODECS: dict[type, _Codec] = {}
+
+
+def _compile(cls: type) -> _Codec:
     try:
         own = OwnSchema[cls.__name__]
     except KeyError:
         raise TypeError(f"{cls.__name__} is no envelope of holdfast.schemas.records") from None
-    return _Codec(
+    codec = _CODECS[cls] = _Codec(
         schema_id=int(own),
         prefix=frame_prefix(own),
         schema=parse_schema(own_schema(own)),
         to_avro=_record_to_avro(cls),
         from_avro=_record_from_avro(cls),
     )
+    return codec
 
 
 @cache

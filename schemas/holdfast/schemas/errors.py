@@ -7,6 +7,7 @@
     │   └── UnknownSchema           a schema id that the registry does not hold
     ├── Undecodable                 bytes that are not what they claim to be
     ├── Unencodable                 a value that does not fit its schema (names the field)
+    ├── DoesNotFit                  a decoded value that its model refuses (names the field)
     ├── PlanError                   a plan that cannot be run (names the task and the remedy)
     ├── ConfigurationError          a setting that cannot be used (names it and the remedy)
     └── BusError                    see holdfast.bus.errors
@@ -21,6 +22,7 @@ from difflib import get_close_matches
 
 __all__ = [
     "ConfigurationError",
+    "DoesNotFit",
     "HoldfastError",
     "IncompatibleSchema",
     "PlanError",
@@ -63,6 +65,10 @@ class Undecodable(HoldfastError):
 
 class Unencodable(HoldfastError):
     """A value does not fit the schema it should be written with."""
+
+
+class DoesNotFit(HoldfastError):
+    """A value was decoded, but the model that it is meant for refuses it (names the field)."""
 
 
 class PlanError(HoldfastError):

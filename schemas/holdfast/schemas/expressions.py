@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jmespath
 from jmespath.exceptions import JMESPathError
@@ -94,12 +94,13 @@ def compile_expression(text: str) -> CompiledExpression:
         )
     try:
         parsed = jmespath.compile(text)
+        tree = cast("dict[str, Any]", parsed.parsed)
     except RecursionError:
         raise PlanError(f"expression {_shorten(text)!r} is nested too deeply") from None
     except JMESPathError as error:
         raise PlanError(_syntax_message(text, error)) from None
-    path = _plain_path(parsed.parsed)
-    references = tuple(_References(text, path is not None).of(parsed.parsed))
+    path = _plain_path(tree)
+    references = tuple(_References(text, path is not None).of(tree))
     search = parsed.search if path is None else _path_search(path)
     return CompiledExpression(text, references, search, path)
 
@@ -133,7 +134,8 @@ def expression_in(text: str) -> str | None:
         return whole[1].strip()
     if _BARE.search(text):
         raise PlanError(
-            f"{_shorten(text)!r}: an expression must be the whole string; write $${{ for a plain ${{"
+            f"{_shorten(text)!r}: an expression must be the whole string;"
+            " write $${ for a plain ${"
         )
     return None
 

@@ -552,7 +552,7 @@ class DeadLetter:
 
 @dataclass(slots=True)
 class RetryPolicy:
-    """When a failed attempt is followed by another: initial * factor^(n-1), at most max, jittered."""
+    """When a failed attempt is followed by another: initial * factor^(n-1), at most max."""
 
     attempts: int = 3
     initial_ms: int = 1_000

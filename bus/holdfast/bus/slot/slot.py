@@ -339,6 +339,8 @@ class OwnedSlot:
             self._alarm = None
         machine, self._machine = self._machine, None
         if machine is not None:
+            partition = self.slot.partition
+            self._subscription.pause(TopicPartition(t, partition) for t in self._context.topics)
             metrics.SLOTS_OWNED.labels(self.slot.group).dec()
             machine.lost()
         for proof in self._proofs:

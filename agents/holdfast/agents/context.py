@@ -1,0 +1,252 @@
+"""What a handler gets: `Context`, or `SyncContext` in a synchronous one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+
+from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError, to_json
+
+from holdfast.agents.errors import DefinitionError
+from holdfast.bus.port import Record
+from holdfast.schemas.records import TaskEnvelope
+
+if TYPE_CHECKING:
+    from holdfast.agents.execution import EffectCall, Execution
+
+__all__ = ["Context", "Publication", "SyncContext", "TaskInfo"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+PUBLICATIONS_MAX = 250
+"""A task publishes so many records at most: they go in one commit with its result."""
+
+_logger = logging.getLogger("holdfast.task")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInfo:
+    """Which attempt of which task it is."""
+
+    agent: str
+    task: str
+    run_id: str
+    task_id: str
+    attempt: int
+    deadline: datetime | None
+
+    @classmethod
+    def of(cls, envelope: TaskEnvelope, agent: str) -> TaskInfo:
+        """Return what a handler may know of its envelope."""
+        deadline = envelope.deadline_ms
+        return cls(
+            agent,
+            envelope.task,
+            envelope.run_id,
+            envelope.task_id,
+            envelope.attempt,
+            None if deadline is None else datetime.fromtimestamp(deadline / 1000, UTC),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A record of the user's own."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+
+    def record(self) -> Record:
+        """Return it as the bus takes it."""
+        return Record(self.topic, self.key, self.value)
+
+
+class _TaskLog(logging.LoggerAdapter[logging.Logger]):
+    def process(
+        self, msg: Any, kwargs: MutableMapping[str, Any]
+    ) -> tuple[Any, MutableMapping[str, Any]]:
+        info: TaskInfo = self.extra["holdfast"]  # type: ignore[index,assignment]
+        return f"{info.run_id}/{info.task_id}#{info.attempt}: {msg}", kwargs
+
+
+class _BaseContext:
+    """What both kinds of context share."""
+
+    def __init__(self, execution: Execution, info: TaskInfo) -> None:
+        self._execution = execution
+        self._info = info
+        self._published = 0
+        self._log: _TaskLog | None = None
+
+    @property
+    def run_id(self) -> str:
+        """The run that the task belongs to."""
+        return self._info.run_id
+
+    @property
+    def task_id(self) -> str:
+        """The task's id in its run."""
+        return self._info.task_id
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is, from 1; a resume after a crash keeps the number."""
+        return self._info.attempt
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When the run must be done (UTC), if it has to."""
+        return self._info.deadline
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger that names run, task and attempt; `extra` has them under `holdfast`."""
+        if self._log is None:
+            self._log = _TaskLog(_logger, {"holdfast": self._info})
+        return self._log
+
+    def publish(self, topic: str, key: str | bytes | None = None, value: Any = None) -> None:
+        """Write a record to a topic of your own, in the commit that closes this task with success.
+
+        `value`: bytes as they are, a string as UTF-8, None as a tombstone, anything else as JSON.
+        Nothing is written if the task fails. Raises `DefinitionError`.
+        """
+        if self._published >= PUBLICATIONS_MAX:
+            raise DefinitionError(f"a task can publish at most {PUBLICATIONS_MAX} records")
+        if not isinstance(topic, str) or not topic:
+            raise DefinitionError(f"{topic!r} is no topic name")
+        self._published += 1
+        key_bytes = key.encode() if isinstance(key, str) else key
+        self._execution.publish(Publication(topic, key_bytes, _published_value(topic, value)))
+
+    def progress(self, message: str, fraction: float | None = None) -> None:
+        """Tell how far the task has come; `fraction` from 0 to 1. At most one a second is kept."""
+        if fraction is not None:
+            fraction = min(1.0, max(0.0, float(fraction)))
+        self._execution.progress(str(message), fraction)
+
+
+class Context(_BaseContext):
+    """What an asynchronous handler gets."""
+
+    @overload
+    async def step(
+        self, name: str, function: Callable[..., Awaitable[R]], *args: Any, key: str = ""
+    ) -> R: ...
+
+    @overload
+    async def step(self, name: str, function: Callable[..., R], *args: Any, key: str = "") -> R: ...
+
+    async def step(self, name: str, function: Callable[..., Any], *args: Any, key: str = "") -> Any:
+        """Run `function(*args)` once; return its journaled result, now and in later executions.
+
+        (`name`, `key`) names the step in its task: use each pair once. A synchronous function
+        runs in a thread. The result is encoded by the function's return annotation (plain JSON
+        data without one). An exception is not journaled: the next attempt runs the function again.
+
+        Raises `DuplicateStep`, `StepMismatch`, `DefinitionError`, and what the function raises.
+        """
+        execution = self._execution
+        return await execution.drive(execution.step(name, key, function, args))
+
+    @overload
+    async def effect(
+        self,
+        name: str,
+        function: Callable[..., Awaitable[R]],
+        *args: Any,
+        key: str = "",
+        reconcile: Callable[..., Any] | None = None,
+        idempotent: bool = False,
+    ) -> R: ...
+
+    @overload
+    async def effect(
+        self,
+        name: str,
+        function: Callable[..., R],
+        *args: Any,
+        key: str = "",
+        reconcile: Callable[..., Any] | None = None,
+        idempotent: bool = False,
+    ) -> R: ...
+
+    async def effect(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *args: Any,
+        key: str = "",
+        reconcile: Callable[..., Any] | None = None,
+        idempotent: bool = False,
+    ) -> Any:
+        """Change the world: `function(*args, idempotency_key=…)`, with the intent committed before.
+
+        The idempotency key stays the same over attempts, resumes and forks. When an earlier call
+        was begun and its outcome is not known: `reconcile(*args, idempotency_key=…)` returns the
+        result it had (or raises `EffectNotApplied`, and it is called); `idempotent=True` calls it
+        again with the same key; otherwise the task is parked (`EffectOutcomeUnknown`).
+        """
+        call = _effect_call(name, key, function, args, reconcile, idempotent=idempotent)
+        return await self._execution.drive(self._execution.effect(call))
+
+
+class SyncContext(_BaseContext):
+    """What a synchronous handler gets: the same, but its methods block the handler's thread."""
+
+    def step(self, name: str, function: Callable[..., R], *args: Any, key: str = "") -> R:
+        """See `Context.step`; the function runs in the handler's own thread."""
+        procedure = self._execution.step(name, key, function, args)
+        result: R = self._execution.drive_in_thread(procedure)
+        return result
+
+    def effect(
+        self,
+        name: str,
+        function: Callable[..., R],
+        *args: Any,
+        key: str = "",
+        reconcile: Callable[..., Any] | None = None,
+        idempotent: bool = False,
+    ) -> R:
+        """See `Context.effect`; the function runs in the handler's own thread."""
+        call = _effect_call(name, key, function, args, reconcile, idempotent=idempotent)
+        result: R = self._execution.drive_in_thread(self._execution.effect(call))
+        return result
+
+
+def _effect_call(
+    name: str,
+    key: str,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    reconcile: Callable[..., Any] | None,
+    *,
+    idempotent: bool,
+) -> EffectCall:
+    from holdfast.agents.execution import EffectCall
+
+    if reconcile is not None and idempotent:
+        raise DefinitionError(f"effect {name!r}: give reconcile= or idempotent=True, not both")
+    return EffectCall(name, key, function, args, reconcile, idempotent)
+
+
+def _published_value(topic: str, value: Any) -> bytes | None:
+    if value is None or isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, BaseModel):
+        return value.model_dump_json().encode()
+    try:
+        return to_json(value)
+    except PydanticSerializationError as error:
+        raise DefinitionError(
+            f"a value for topic {topic!r} is neither bytes nor anything that JSON can hold: {error}"
+        ) from None

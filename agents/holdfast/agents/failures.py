@@ -1,0 +1,67 @@
+"""From an exception to a typed failure that fits into a record."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from types import TracebackType
+
+from holdfast.agents.errors import DefinitionError, Fatal, Parked
+from holdfast.schemas.records import Failure, FailureKind
+
+__all__ = ["failure_of", "text_of"]
+
+MESSAGE_CHARS_MAX = 2_000
+"""The longest message that a failure carries."""
+TRACEBACK_CHARS_MAX = 12_000
+"""The longest traceback that a failure carries: its frames nearest to the error are kept."""
+
+_OWN_FOLDER = str(Path(__file__).parent)
+
+
+def failure_of(
+    error: BaseException, non_retryable: tuple[type[BaseException], ...] = ()
+) -> Failure:
+    """Return the failure that an exception of a handler becomes.
+
+    Its traceback begins at the user's first frame; our own frames in front of it are left out.
+    """
+    retryable = not isinstance(error, (Fatal, Parked, DefinitionError, *non_retryable))
+    return Failure(
+        error.kind if isinstance(error, Parked) else FailureKind.ERROR,
+        type(error).__qualname__,
+        _shorten(text_of(error), MESSAGE_CHARS_MAX),
+        _traceback(error),
+        retryable,
+    )
+
+
+def text_of(error: BaseException) -> str:
+    """Return an exception's message; one whose `__str__` fails, or says nothing, is named."""
+    try:
+        return str(error) or type(error).__name__
+    except Exception:  # noqa: BLE001 a user's __str__ may raise anything
+        return f"{type(error).__name__} (its text cannot be made)"
+
+
+def _traceback(error: BaseException) -> str:
+    try:
+        lines = traceback.format_exception(type(error), error, _users_part(error.__traceback__))
+    except Exception:  # noqa: BLE001 as above
+        return ""
+    return _shorten("".join(lines), TRACEBACK_CHARS_MAX)
+
+
+def _users_part(trace: TracebackType | None) -> TracebackType | None:
+    first = trace
+    while first is not None and first.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
+        first = first.tb_next
+    return first
+
+
+def _shorten(text: str, limit: int) -> str:
+    if len(text) <= limit:
+        return text
+    head = limit // 4
+    tail = limit - head
+    return f"{text[:head]}\n… {len(text) - limit} characters left out …\n{text[-tail:]}"

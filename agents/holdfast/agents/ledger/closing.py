@@ -1,0 +1,191 @@
+"""Drafts about one task: what keeps it, what closes it, what forgets it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from holdfast.agents.ledger.book import Book
+from holdfast.agents.ledger.drafts import (
+    TOMBSTONES_MAX,
+    Answer,
+    Draft,
+    Identity,
+    Outbox,
+    Write,
+    tombstones,
+)
+from holdfast.agents.ledger.entry import Ending, Entry, Incoming, Phase
+from holdfast.agents.ledger.keys import step_key
+from holdfast.agents.ledger.markers import cancelled_failure
+from holdfast.schemas.records import Failure, FailureKind, Outcome, TaskResult
+
+__all__ = ["Closing"]
+
+
+class Closing:
+    """Makes drafts, and does to the book what follows from each.
+
+    `closed` hears of each attempt whose end is committed, `take` takes up a new one.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        book: Book,
+        outbox: Outbox,
+        closed: Callable[[Entry], None],
+        take: Callable[[Entry | None, Incoming], None],
+    ) -> None:
+        self._identity = identity
+        self._book = book
+        self._outbox = outbox
+        self._closed = closed
+        self._take = take
+
+    def keep(self, entry: Entry, now_ms: int) -> Draft:
+        """Draft what an open task needs in the journal: its acceptance, its steps."""
+        writes: list[Write] = []
+        wanted = entry.wanted
+        if entry.drafted != wanted:
+            entry.drafted = wanted
+            entry.accepted = entry.journaled = True
+            writes.append((entry.name, entry.as_accepted()))
+        steps, entry.writes = entry.writes, []
+        writes += [(step_key(entry.name, step.name, step.key), step.entry) for step in steps]
+
+        def apply() -> None:
+            entry.written = max(entry.written, wanted)
+            self._steps_written(entry, draft)
+
+        draft = Draft(apply, partial(self._refused, entry, now_ms), writes, entry, steps)
+        return draft
+
+    def close(self, entry: Entry, now_ms: int) -> Draft:
+        """Draft the end of an attempt."""
+        ending = entry.ending
+        assert ending is not None
+        entry.move(Phase.CLOSING)
+        if ending.outcome is Outcome.SUCCEEDED or entry.released:
+            writes, rest = _split(tombstones(entry))
+            return Draft(
+                partial(self._forget, entry, rest),
+                partial(self._refused, entry, now_ms),
+                writes,
+                entry,
+                answer=self._answer(entry, ending),
+                records=ending.published,
+            )
+        return self._fail(entry, ending, now_ms)
+
+    def release(self, entry: Entry) -> None:
+        """Draft the end of a task whose last attempt has ended."""
+        entry.move(Phase.CLOSING)
+        entry.size_bytes = 0
+        writes, rest = _split(tombstones(entry))
+        self._outbox.add(Draft(partial(self._forget, entry, rest), _never, writes, entry))
+
+    def keep_failed(self, entry: Entry) -> None:
+        """Draft the end of an attempt that was answered before its record came."""
+        entry.journaled = True
+        self._outbox.put([(entry.name, entry.as_failed())])
+
+    def answer_superseded(self, entry: Entry, now_ms: int) -> None:
+        """Draft the answer for an attempt that a newer one replaces."""
+        failure = cancelled_failure("superseded by a newer attempt")
+        ending = Ending(Outcome.CANCELLED, None, failure, [], now_ms, now_ms)
+        self._outbox.put([], self._answer(entry, ending))
+
+    def sweep(self, keys: Sequence[str]) -> None:
+        """Remove keys that nothing needs any more, a bounded number at a time."""
+        for start in range(0, len(keys), TOMBSTONES_MAX):
+            self._outbox.put([(key, None) for key in keys[start : start + TOMBSTONES_MAX]])
+
+    def _fail(self, entry: Entry, ending: Ending, now_ms: int) -> Draft:
+        steps, entry.writes = entry.writes, []
+        writes: list[Write] = [
+            (step_key(entry.name, step.name, step.key), step.entry) for step in steps
+        ]
+        entry.journaled = True
+        writes.append((entry.name, entry.as_failed()))
+
+        def apply() -> None:
+            self._steps_written(entry, draft)
+            self._failed(entry)
+
+        answer = self._answer(entry, ending)
+        refuse = partial(self._refused, entry, now_ms)
+        draft = Draft(apply, refuse, writes, entry, steps, answer)
+        return draft
+
+    def _refused(self, entry: Entry, now_ms: int, reason: str) -> Draft:
+        """The bus does not take one of the task's records: the attempt fails instead."""
+        if entry.phase is not Phase.CLOSING:
+            entry.move(Phase.CLOSING)
+        failure = Failure(FailureKind.TOO_LARGE, "Rejected", reason, "", retryable=False)
+        old = entry.ending
+        started_ms = old.started_ms if old is not None else now_ms
+        entry.writes = []
+        entry.ending = Ending(Outcome.FAILED, None, failure, [], started_ms, now_ms)
+        draft = self._fail(entry, entry.ending, now_ms)
+        draft.refuse = _never
+        return draft
+
+    def _answer(self, entry: Entry, ending: Ending) -> Answer:
+        envelope = entry.envelope
+        assert envelope is not None
+        result = TaskResult(
+            envelope.task_id,
+            entry.attempt,
+            ending.outcome,
+            ending.output,
+            ending.failure,
+            ending.steps,
+            ending.started_ms,
+            ending.finished_ms,
+            entry.resumes,
+            self._identity.instance,
+            self._identity.build_id,
+        )
+        return Answer(envelope.run_id, envelope.reply_key, result)
+
+    def _steps_written(self, entry: Entry, draft: Draft) -> None:
+        for step in draft.steps:
+            step.settled = True
+            if step.entry is None:
+                entry.steps.pop((step.name, step.key), None)
+            else:
+                entry.steps[step.name, step.key] = step.entry
+                entry.resumes_since_step, entry.alone = 0, False
+
+    def _failed(self, entry: Entry) -> None:
+        strict = entry.strict
+        self._closed(entry)
+        entry.move(Phase.FAILED)
+        self._book.close(entry)
+        if not strict:
+            self._book.pass_order(entry)
+            entry.order_key = None
+        entry.envelope = entry.ending = None
+        successor, entry.successor = entry.successor, None
+        if successor is not None:
+            self._take(entry, successor)
+        elif entry.released:
+            self.release(entry)
+
+    def _forget(self, entry: Entry, rest: Sequence[Write]) -> None:
+        self._closed(entry)
+        if entry.envelope is not None:  # None: a failed one that is released counted no longer
+            self._book.close(entry)
+        self._book.forget(entry)
+        self.sweep([key for key, _ in rest])
+        if entry.successor is not None:
+            self._take(None, entry.successor)
+
+
+def _split(writes: list[Write]) -> tuple[list[Write], list[Write]]:
+    return writes[:TOMBSTONES_MAX], writes[TOMBSTONES_MAX:]
+
+
+def _never(reason: str) -> Draft:
+    raise RuntimeError(f"the bus refuses a record of a few hundred bytes: {reason}")

@@ -1,0 +1,55 @@
+"""Order keys: tasks of one key are worked one after the other, in the order handed over."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from operator import attrgetter
+
+from holdfast.agents.ledger.entry import Entry, Phase
+
+__all__ = ["OrderKeys"]
+
+_place = attrgetter("order_offset")
+
+
+class OrderKeys:
+    """For each key its tasks, by the offset of their first attempt; only the first may run.
+
+    A task stays first until its last attempt has ended: while it waits for a retry nobody passes.
+    """
+
+    def __init__(self) -> None:
+        self._queues: dict[str, list[Entry]] = {}
+
+    def __len__(self) -> int:
+        return len(self._queues)
+
+    def add(self, entry: Entry) -> None:
+        """Put `entry` at its place; once only."""
+        if entry.order_key is not None:
+            insort(self._queues.setdefault(entry.order_key, []), entry, key=_place)
+
+    def remove(self, entry: Entry) -> Entry | None:
+        """Take `entry` out; return the task that is first now, if that has changed."""
+        if entry.order_key is None:
+            return None
+        queue = self._queues.get(entry.order_key, [])
+        index = bisect_left(queue, entry.order_offset, key=_place)
+        if index == len(queue) or queue[index] is not entry:
+            return None
+        del queue[index]
+        if not queue:
+            del self._queues[entry.order_key]
+            return None
+        return queue[0] if index == 0 else None
+
+    def open_for(self, entry: Entry) -> bool:
+        """Tell whether `entry` may run as far as its order key goes."""
+        return entry.order_key is None or self._queues[entry.order_key][0] is entry
+
+    def behind_failed(self) -> Iterator[Entry]:
+        """Yield the tasks that wait for another one's next attempt."""
+        for queue in self._queues.values():
+            if queue[0].phase is Phase.FAILED:
+                yield from queue[1:]

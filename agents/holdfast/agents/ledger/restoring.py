@@ -1,0 +1,71 @@
+"""A slot's journal, read back."""
+
+from __future__ import annotations
+
+from holdfast.agents.ledger.entry import Entry, Phase
+from holdfast.agents.ledger.keys import JournalBody, parse_key
+from holdfast.schemas.records import Accepted, Cancelled, Failed, StepEntry
+
+__all__ = ["Restored"]
+
+
+class Restored:
+    """Collects journal records, the newest of each key, and makes entries of them.
+
+    The order of the newest records matters: a step that was written after its task's `Accepted`
+    ends the count of resumes since the last step.
+    """
+
+    def __init__(self) -> None:
+        self._newest: dict[str, JournalBody] = {}
+
+    def take(self, key: str, body: JournalBody | None) -> None:
+        """Take one record; the newest of a key stands last."""
+        self._newest.pop(key, None)
+        if body is not None:
+            self._newest[key] = body
+
+    def settle(self) -> tuple[list[Entry], dict[str, Cancelled], list[str]]:
+        """Return the tasks by input offset, the markers, and keys that nothing needs any more."""
+        entries: dict[str, Entry] = {}
+        markers: dict[str, Cancelled] = {}
+        accepted_at: dict[str, int] = {}
+        for at, (key, body) in enumerate(self._newest.items()):
+            place = parse_key(key)
+            if place is None:
+                continue
+            if isinstance(body, Cancelled):
+                markers[place.task] = body
+            elif isinstance(body, (Accepted, Failed)):
+                entries[place.task] = _entry(place.task, body)
+                accepted_at[place.task] = at
+        leftovers = []
+        for at, (key, body) in enumerate(self._newest.items()):
+            if isinstance(body, StepEntry):
+                place = parse_key(key)
+                owner = entries.get(place.task) if place is not None else None
+                if owner is None:
+                    leftovers.append(key)  # the rest of a long list of tombstones
+                    continue
+                owner.steps[body.name, body.key] = body
+                if at > accepted_at[owner.name] and body.attempt == owner.attempt:
+                    owner.resumes_since_step, owner.alone = 0, False
+        return sorted(entries.values(), key=lambda e: e.input_offset), markers, leftovers
+
+
+def _entry(task: str, body: Accepted | Failed) -> Entry:
+    if isinstance(body, Failed):
+        entry = Entry(task, Phase.FAILED, body.attempt, None, -1)
+        entry.order_key, entry.order_offset = body.order_key, body.order_offset
+    else:
+        envelope = body.envelope
+        entry = Entry(task, Phase.WAITING, envelope.attempt, envelope, body.input_offset)
+        entry.order_key, entry.order_offset = envelope.order_key, body.order_offset
+        entry.resumes = body.resumes
+        entry.resumes_since_step = body.resumes_since_step
+        entry.strikes, entry.alone = body.strikes, body.alone
+        entry.accepted = True
+        input_ = envelope.input
+        entry.size_bytes = len(input_) if isinstance(input_, bytes) else 0
+    entry.consumed = entry.journaled = True
+    return entry

@@ -1,0 +1,149 @@
+"""Handlers at work for one slot: started in a place, watched, interrupted, ended.
+
+A run ends when its body really has: its task is done and no thread works for it. An attempt may end
+before, when its handler does not end within `GRACE_S` of being asked to; it keeps its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from holdfast.agents.execution import Execution, Interrupt
+from holdfast.agents.ledger import Ending, Entry
+from holdfast.agents.places import Places, Seat
+from holdfast.schemas.records import Failure, FailureKind, Outcome
+
+__all__ = ["GRACE_S", "Run", "Runs"]
+
+logger = logging.getLogger(__name__)
+
+GRACE_S = 5.0
+"""How long a handler that was asked to end may take before its attempt is ended without it."""
+
+
+@dataclass(eq=False, slots=True)
+class Run:
+    """One body of one attempt. `reported`: how its attempt ended is known to the ledger."""
+
+    entry: Entry
+    attempt: int
+    seat: Seat
+    execution: Execution | None = None
+    task: asyncio.Task[None] | None = None
+    timers: list[asyncio.TimerHandle] = field(default_factory=list)
+    reported: bool = False
+    progressed_s: float = float("-inf")
+
+    @property
+    def live(self) -> bool:
+        """Whether what it does still counts."""
+        return not self.reported and self.entry.attempt == self.attempt
+
+
+class Runs:
+    """All bodies of one slot. `report` takes how an attempt ended; None: it did not, it stopped."""
+
+    def __init__(self, places: Places, report: Callable[[Run, Ending | None], None]) -> None:
+        self._places = places
+        self._report = report
+        self._bodies: set[Run] = set()
+        self._current: dict[Entry, Run] = {}
+
+    def __len__(self) -> int:
+        return len(self._bodies)
+
+    def get(self, entry: Entry) -> Run | None:
+        """Return the run of a task's newest attempt."""
+        return self._current.get(entry)
+
+    def add(self, entry: Entry, seat: Seat) -> Run:
+        """Note that `entry` has a place."""
+        run = Run(entry, entry.attempt, seat)
+        self._bodies.add(run)
+        self._current[entry] = run
+        return run
+
+    def launch(self, run: Run, execution: Execution, timeout_ms: int | None) -> None:
+        """Start the handler."""
+        run.execution = execution
+        loop = asyncio.get_running_loop()
+        run.task = loop.create_task(self._work(run, execution))
+        if timeout_ms is not None:
+            failure = Failure(
+                FailureKind.TIMEOUT,
+                "TimeoutError",
+                f"the handler ran longer than {timeout_ms / 1000:g} s",
+                "",
+                retryable=True,
+            )
+            interrupt = Interrupt(Outcome.FAILED, failure)
+            run.timers.append(loop.call_later(timeout_ms / 1000, self.interrupt, run, interrupt))
+
+    def interrupt(self, run: Run, interrupt: Interrupt) -> None:
+        """Ask a handler to end; one that never started ends here."""
+        if run.execution is None:
+            if not run.reported:
+                run.reported = True
+                self._report(run, _not_started(interrupt))
+            self._gone(run)
+            return
+        run.execution.interrupt(interrupt)
+        if not run.reported and interrupt.failure is not None:
+            loop = asyncio.get_running_loop()
+            run.timers.append(loop.call_later(GRACE_S, self._outlived, run))
+
+    def drop(self, entry: Entry, interrupt: Interrupt) -> None:
+        """The attempt is over for the ledger already: stop its body, and take nothing from it."""
+        run = self._current.pop(entry, None)
+        if run is not None:
+            run.reported = True
+            self.interrupt(run, interrupt)
+
+    def stop_all(self) -> None:
+        """The slot is given up: stop all bodies, and tell nobody of their ends."""
+        for run in list(self._bodies):
+            self.interrupt(run, Interrupt())
+
+    async def _work(self, run: Run, execution: Execution) -> None:
+        ending: Ending | None = None
+        try:
+            ending = await execution.run()
+        finally:
+            execution.when_threads_end(partial(self._ended, run, ending))
+
+    def _ended(self, run: Run, ending: Ending | None) -> None:
+        if not run.reported:
+            run.reported = True
+            self._report(run, ending)
+        self._gone(run)
+
+    def _gone(self, run: Run) -> None:
+        for timer in run.timers:
+            timer.cancel()
+        self._bodies.discard(run)
+        if self._current.get(run.entry) is run:
+            del self._current[run.entry]
+        self._places.stand_up(run.seat)
+
+    def _outlived(self, run: Run) -> None:
+        if run.reported or run.execution is None:
+            return
+        run.reported = run.seat.stuck = True
+        logger.warning(
+            "task %s#%d does not end %g s after it was asked to; its attempt is closed, its place "
+            "stays taken until it ends",
+            run.entry.name,
+            run.attempt,
+            GRACE_S,
+        )
+        self._report(run, run.execution.stuck())
+
+
+def _not_started(interrupt: Interrupt) -> Ending | None:
+    if interrupt.failure is None:
+        return None
+    return Ending(interrupt.outcome, None, interrupt.failure)

@@ -1,0 +1,200 @@
+"""Drafts, progress and dead letters as the records that the bus takes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from holdfast.agents.ledger import Answer, Draft, Entry
+from holdfast.bus.port import Headers, Received, Record
+from holdfast.schemas import encode
+from holdfast.schemas.records import (
+    AgentJournal,
+    CoordinatorEnvelope,
+    DeadLetter,
+    DeadLetterReason,
+    Failure,
+    FailureKind,
+    Outcome,
+    RecordHeader,
+    SourceRecord,
+    TaskProgress,
+    TaskResult,
+)
+
+__all__ = ["AgentTopics", "RecordMaker", "TaskHeaders", "trace_of", "undecodable"]
+
+HEADER_RUN = "holdfast-run"
+HEADER_TASK = "holdfast-task"
+HEADER_ATTEMPT = "holdfast-attempt"
+HEADER_REPLY_KEY = "holdfast-reply-key"
+HEADER_TRACE = "traceparent"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentTopics:
+    """The topics of one agent, by their whole names."""
+
+    tasks: str
+    control: str
+    coordinator: str
+    dead_letters: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskHeaders:
+    """Which attempt a record is about, readable without any schema."""
+
+    run_id: str
+    task_id: str
+    attempt: int
+    reply_key: str
+
+    @classmethod
+    def of(cls, headers: Headers) -> TaskHeaders | None:
+        """Return what the headers say; None if one is missing or no text."""
+        found = dict(headers)
+        try:
+            return cls(
+                found[HEADER_RUN].decode(),
+                found[HEADER_TASK].decode(),
+                int(found[HEADER_ATTEMPT]),
+                found[HEADER_REPLY_KEY].decode(),
+            )
+        except (KeyError, ValueError):
+            return None
+
+    def headers(self, trace: bytes | None = None) -> Headers:
+        """Return them as headers."""
+        found = (
+            (HEADER_RUN, self.run_id.encode()),
+            (HEADER_TASK, self.task_id.encode()),
+            (HEADER_ATTEMPT, str(self.attempt).encode()),
+            (HEADER_REPLY_KEY, self.reply_key.encode()),
+        )
+        return found if trace is None else (*found, (HEADER_TRACE, trace))
+
+
+def trace_of(headers: Headers) -> bytes | None:
+    """Return the trace context that a record came with."""
+    for name, value in headers:
+        if name == HEADER_TRACE:
+            return value
+    return None
+
+
+class RecordMaker:
+    """Makes records for one slot. `journal` is `SlotControl.journal`."""
+
+    def __init__(
+        self,
+        topics: AgentTopics,
+        agent: str,
+        build_id: str,
+        journal: Callable[[str, bytes | None], Record],
+    ) -> None:
+        self._topics = topics
+        self._agent = agent
+        self._build_id = build_id
+        self._journal = journal
+
+    def of(self, draft: Draft, now_ms: int) -> list[Record]:
+        """Return all records of a draft: journal, published, result."""
+        records = [
+            self._journal(key, None if body is None else encode(AgentJournal(body, self._build_id)))
+            for key, body in draft.writes
+        ]
+        records += draft.records
+        if draft.answer is not None:
+            trace = draft.entry.trace if draft.entry is not None else None
+            records.append(self.answer(draft.answer, now_ms, trace))
+        return records
+
+    def answer(self, answer: Answer, now_ms: int, trace: bytes | None = None) -> Record:
+        """Return a result on its way to the coordinator."""
+        result = answer.result
+        about = TaskHeaders(answer.run_id, result.task_id, result.attempt, answer.reply_key)
+        value = encode(CoordinatorEnvelope(answer.run_id, now_ms, result))
+        return Record(
+            self._topics.coordinator, answer.reply_key.encode(), value, about.headers(trace)
+        )
+
+    def progress(self, entry: Entry, message: str, fraction: float | None, now_ms: int) -> Record:
+        """Return what a handler says of how far it is."""
+        envelope = entry.envelope
+        assert envelope is not None
+        body = TaskProgress(envelope.task_id, entry.attempt, message, fraction)
+        value = encode(CoordinatorEnvelope(envelope.run_id, now_ms, body))
+        about = TaskHeaders(envelope.run_id, envelope.task_id, entry.attempt, envelope.reply_key)
+        return Record(
+            self._topics.coordinator,
+            envelope.reply_key.encode(),
+            value,
+            about.headers(entry.trace),
+        )
+
+    def dead_letter(
+        self, received: Received, failure: Failure, now_ms: int, *, whole: bool = True
+    ) -> Record:
+        """Return the dead letter that keeps an undecodable record, without its value if it fills
+        a record by itself: its hash remains."""
+        about = TaskHeaders.of(received.headers)
+        source = _source(received)
+        if not whole:
+            source.value = None
+        where = f"{received.topic}/{received.partition}/{received.offset}"
+        letter = DeadLetter(
+            dead_letter_id=where,
+            reason=DeadLetterReason.UNDECODABLE,
+            failure=failure,
+            run_id=about.run_id if about else None,
+            task_id=about.task_id if about else None,
+            agent=self._agent,
+            task=None,
+            attempt=about.attempt if about else 0,
+            input=None,
+            source=source,
+            at_ms=now_ms,
+        )
+        return Record(self._topics.dead_letters, where.encode(), encode(letter))
+
+    def undecodable_answer(
+        self, about: TaskHeaders, failure: Failure, now_ms: int, instance: str
+    ) -> Record:
+        """Return the result of an attempt whose envelope cannot be read."""
+        result = TaskResult(
+            about.task_id,
+            about.attempt,
+            Outcome.FAILED,
+            None,
+            failure,
+            [],
+            now_ms,
+            now_ms,
+            0,
+            instance,
+            self._build_id,
+        )
+        return self.answer(Answer(about.run_id, about.reply_key, result), now_ms)
+
+
+def undecodable(error: Exception) -> Failure:
+    """Return the failure of a record that is not what it claims to be."""
+    return Failure(FailureKind.UNDECODABLE, type(error).__name__, str(error), "", retryable=False)
+
+
+def _source(received: Received) -> SourceRecord:
+    return SourceRecord(
+        received.topic,
+        received.partition,
+        received.offset,
+        received.key,
+        received.value,
+        [RecordHeader(name, value) for name, value in received.headers],
+        _sha256(received),
+    )
+
+
+def _sha256(received: Received) -> str:
+    return hashlib.sha256(received.value or b"").hexdigest()

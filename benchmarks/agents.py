@@ -1,0 +1,59 @@
+"""The agents that are measured: short handlers, 200-byte payloads."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from holdfast.agents import Agent, Context
+
+
+class Payload(BaseModel):
+    text: str
+
+
+class Batch(BaseModel):
+    count: int
+    text: str
+
+
+class Items(BaseModel):
+    items: list[Payload]
+
+
+bench = Agent("bench", concurrency=64)
+
+
+@bench.task
+async def one(ctx: Context, payload: Payload) -> Payload:
+    return payload
+
+
+@bench.task
+async def two(ctx: Context, payload: Payload) -> Payload:
+    return payload
+
+
+@bench.task
+async def three(ctx: Context, payload: Payload) -> Payload:
+    return payload
+
+
+@bench.task
+async def stepped(ctx: Context, payload: Payload) -> Payload:
+    for number in range(3):
+        await ctx.step(f"step-{number}", echo, payload.text)
+    return payload
+
+
+async def echo(text: str) -> str:
+    return text
+
+
+@bench.task(timeout_s=600)
+async def listed(ctx: Context, batch: Batch) -> list[Payload]:
+    return [Payload(text=batch.text)] * batch.count
+
+
+@bench.task(timeout_s=600)
+async def counted(ctx: Context, items: Items) -> int:
+    return len(items.items)

@@ -1,0 +1,211 @@
+"""Keeping the file small: purging, retention, compaction; each in bounded transactions.
+
+One of the processes does it, whoever finds it due; the pages that come free are used again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from holdfast.bus.embedded.catalog import Topic
+from holdfast.bus.embedded.commit_thread import Transaction
+from holdfast.bus.embedded.store import Counter, counter, log_id, split_log_id
+from holdfast.bus.port import Cleanup
+
+__all__ = ["Transact", "Upkeep", "compact_step", "due", "purge", "purge_step", "retention_offset"]
+
+T = TypeVar("T")
+
+PURGE_ROWS_MAX = 1_000
+COMPACT_ROWS_MAX = 250
+COMPACT_DIRTY_MIN = 500
+"""Fewer new records are left for later: most keys of a journal come and go soon."""
+_REST_PER_WORK = 4
+"""Upkeep rests four times as long as it works, so that it takes at most a fifth of the writes."""
+
+
+class Transact(Protocol):
+    """Runs a change in a transaction of its own (`CommitThread.transact`)."""
+
+    def __call__(self, run: Callable[[Transaction], T], /) -> Awaitable[T]:
+        """Return what `run` returns."""
+        ...
+
+
+def purge_step(transaction: Transaction, stream: int, before: int) -> bool:
+    """Forget at most `PURGE_ROWS_MAX` records below `before`; True if more are left.
+
+    The log's start moves first: a reader behind it hears so, rather than to find some of them gone.
+    """
+    begin_counter = counter(Counter.BEGIN, stream)
+    before = min(before, transaction.counted(counter(Counter.HEAD, stream)))
+    if before > transaction.counted(begin_counter):
+        transaction.count(begin_counter, before)
+    db, first, last = transaction.db, log_id(stream, 0), log_id(stream, before)
+    row = db.execute(
+        "SELECT id FROM log WHERE id >= ? AND id < ? ORDER BY id LIMIT 1 OFFSET ?",
+        (first, last, PURGE_ROWS_MAX),
+    ).fetchone()
+    end = last if row is None else row[0]
+    db.execute("DELETE FROM log WHERE id >= ? AND id < ?", (first, end))
+    return row is not None
+
+
+async def purge(transact: Transact, stream: int, before: int) -> None:
+    """Forget all records below `before`."""
+    while await transact(lambda transaction: purge_step(transaction, stream, before)):
+        pass
+
+
+def retention_offset(db: sqlite3.Connection, topic: Topic, stream: int, now_ms: int) -> int:
+    """Return below which offset the topic's age and size limits let go, looking a bit ahead."""
+    total = counter(Counter.BYTES, stream)
+    row = db.execute("SELECT value FROM counters WHERE id = ?", (total,)).fetchone()
+    written = 0 if row is None else row[0]
+    rows = db.execute(
+        "SELECT id, at_ms, upto FROM log WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
+        (log_id(stream, 0), log_id(stream + 1, 0), PURGE_ROWS_MAX),
+    ).fetchall()
+    before = 0
+    for row_id, at_ms, upto in rows:
+        old = topic.retention_ms >= 0 and at_ms < now_ms - topic.retention_ms
+        much = topic.retention_bytes >= 0 and written - upto >= topic.retention_bytes
+        if not old and not much:
+            break
+        before = split_log_id(row_id)[1] + 1
+    return before
+
+
+def compact_step(
+    transaction: Transaction, stream: int, tombstones_before_ms: int, dirty_min: int
+) -> bool:
+    """Compact at most `COMPACT_ROWS_MAX` records on; True if there may be more to do.
+
+    `newest` holds, for each key of the part already clean, where its record stands.
+    """
+    clean_counter = counter(Counter.CLEAN, stream)
+    clean = transaction.counted(clean_counter)
+    head = transaction.counted(counter(Counter.HEAD, stream))
+    if head - clean < max(dirty_min, 1):
+        return _drop_tombstones(transaction.db, stream, tombstones_before_ms)
+    rows = transaction.db.execute(
+        "SELECT id FROM log WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
+        (log_id(stream, clean), log_id(stream, head), COMPACT_ROWS_MAX),
+    ).fetchall()
+    if not rows:
+        transaction.count(clean_counter, head)
+        return False
+    first, last = rows[0][0], rows[-1][0]
+    _compact_window(transaction.db, stream, first, last)
+    transaction.count(clean_counter, split_log_id(last)[1] + 1)
+    return True
+
+
+def _compact_window(db: sqlite3.Connection, stream: int, first: int, last: int) -> None:
+    window = (first, last)
+    db.execute(
+        "DELETE FROM log WHERE id BETWEEN ? AND ? AND id NOT IN "
+        "(SELECT max(id) FROM log WHERE id BETWEEN ? AND ? GROUP BY key)",
+        window + window,
+    )
+    older = db.execute(
+        "SELECT n.id FROM log l CROSS JOIN newest n ON n.stream = ? AND n.key = l.key "
+        "WHERE l.id BETWEEN ? AND ? AND n.id < ?",
+        (stream, first, last, first),
+    ).fetchall()
+    for (row_id,) in older:
+        db.execute("DELETE FROM log WHERE id = ?", (row_id,))
+        db.execute("DELETE FROM tombstones WHERE id = ?", (row_id,))
+    db.execute(
+        "REPLACE INTO newest SELECT ?, key, id FROM log WHERE id BETWEEN ? AND ?",
+        (stream, *window),
+    )
+    db.execute(
+        "REPLACE INTO tombstones "
+        "SELECT id, at_ms FROM log WHERE id BETWEEN ? AND ? AND value IS NULL",
+        window,
+    )
+
+
+def _drop_tombstones(db: sqlite3.Connection, stream: int, before_ms: int) -> bool:
+    rows = db.execute(
+        "SELECT t.id, t.at_ms, l.key FROM tombstones t JOIN log l ON l.id = t.id "
+        "WHERE t.id >= ? AND t.id < ? ORDER BY t.id LIMIT ?",
+        (log_id(stream, 0), log_id(stream + 1, 0), COMPACT_ROWS_MAX),
+    ).fetchall()
+    old = [(row_id, key) for row_id, at_ms, key in rows if at_ms < before_ms]
+    for row_id, key in old:
+        db.execute("DELETE FROM log WHERE id = ?", (row_id,))
+        db.execute("DELETE FROM tombstones WHERE id = ?", (row_id,))
+        db.execute(
+            "DELETE FROM newest WHERE stream = ? AND key = ? AND id = ?", (stream, key, row_id)
+        )
+    return len(old) == COMPACT_ROWS_MAX
+
+
+def due(transaction: Transaction, now_ms: int, every_ms: int) -> bool:
+    """Tell whether it is time, and note that it is being done."""
+    row_id = counter(Counter.UPKEEP)
+    if 0 <= now_ms - transaction.counted(row_id) < every_ms:
+        return False
+    transaction.count(row_id, now_ms)
+    return True
+
+
+class Upkeep:
+    """Goes over all topics, a bounded transaction at a time."""
+
+    def __init__(
+        self, transact: Transact, reader: sqlite3.Connection, tombstone_grace_s: float
+    ) -> None:
+        self._transact = transact
+        self._reader = reader
+        self._grace_ms = int(tombstone_grace_s * 1000)
+
+    async def tidy(self, topic: Topic, now_ms: int, dirty_min: int = COMPACT_DIRTY_MIN) -> None:
+        """Bring one topic's partitions in order."""
+        for stream in topic.streams():
+            if topic.cleanup is Cleanup.RETAIN:
+                await self._retain(topic, stream, now_ms)
+            elif topic.cleanup is Cleanup.COMPACT:
+                await self._compact(stream, now_ms, dirty_min)
+
+    async def _retain(self, topic: Topic, stream: int, now_ms: int) -> None:
+        passed = 0
+        while (before := retention_offset(self._reader, topic, stream, now_ms)) > passed:
+            await self._paced(lambda t, before=before: purge_step(t, stream, before))  # type: ignore[misc]
+            passed = before
+
+    async def _compact(self, stream: int, now_ms: int, dirty_min: int) -> None:
+        if not self._compaction_due(stream, now_ms, dirty_min):
+            return
+        before_ms = now_ms - self._grace_ms
+        # Once begun it goes to the end (1): the first window says nothing of those behind it.
+        while await self._paced(lambda t: compact_step(t, stream, before_ms, 1)):
+            pass
+
+    def _compaction_due(self, stream: int, now_ms: int, dirty_min: int) -> bool:
+        """Look before asking for a turn in the queue, which costs all writers a sync."""
+        ids = [counter(Counter.HEAD, stream), counter(Counter.CLEAN, stream)]
+        found = dict(
+            self._reader.execute(
+                "SELECT id, value FROM counters WHERE id IN (?, ?)", ids
+            ).fetchall()
+        )
+        if found.get(ids[0], 0) - found.get(ids[1], 0) >= max(dirty_min, 1):
+            return True
+        oldest = self._reader.execute(
+            "SELECT at_ms FROM tombstones WHERE id >= ? AND id < ? ORDER BY id LIMIT 1",
+            (log_id(stream, 0), log_id(stream + 1, 0)),
+        ).fetchone()
+        return oldest is not None and oldest[0] < now_ms - self._grace_ms
+
+    async def _paced(self, step: Callable[[Transaction], bool]) -> bool:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        more = await self._transact(step)
+        await asyncio.sleep(_REST_PER_WORK * (loop.time() - begun))
+        return more

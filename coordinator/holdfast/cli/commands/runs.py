@@ -1,0 +1,457 @@
+"""`submit`, `runs`, `run show|history|cancel|pause|resume`, `why`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from holdfast.cli.failures import BadInput, ExitCode, NotThere
+from holdfast.cli.inputs import parse_input
+from holdfast.cli.invocation import Invocation, invocation_of
+from holdfast.cli.printing import (
+    clip,
+    duration,
+    moment,
+    note,
+    print_json,
+    print_lines,
+    print_table,
+    shown,
+)
+
+if TYPE_CHECKING:
+    from holdfast.cli.reading import Reading
+    from holdfast.client import CommandReceipt, Run
+    from holdfast.coordinator.projection import RunView, TaskView
+    from holdfast.schemas import PlanDocument
+
+__all__ = ["print_receipt", "register"]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", show_default=False)]
+Reason = Annotated[str, typer.Option(help="Why, for the audit trail.")]
+ITEMS_SHOWN = 20
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(submit)
+    app.command("runs")(list_runs)
+    app.command()(why)
+    group = typer.Typer(help="Look at one run, and steer it.", no_args_is_help=True)
+    group.command()(show)
+    group.command()(history)
+    group.command()(cancel)
+    group.command()(pause)
+    group.command()(resume)
+    app.add_typer(group, name="run")
+
+
+def submit(
+    context: typer.Context,
+    plan: Annotated[
+        Path | None, typer.Argument(metavar="PLAN", help="A plan: YAML or JSON.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(metavar="AGENT.TASK", help="A lone task.")] = None,
+    input: Annotated[  # noqa: A002 - the flag's name
+        list[str] | None, typer.Option(metavar="NAME=VALUE|JSON|@FILE", help="The run's input.")
+    ] = None,
+    run_id: Annotated[
+        str | None, typer.Option(help="Repeat the command with it as often as you like.")
+    ] = None,
+    order_key: Annotated[str | None, typer.Option(help="Stands over the plan's own.")] = None,
+    deadline: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Stands over the plan's own.")
+    ] = None,
+    wait: Annotated[bool, typer.Option(help="Show progress and print the result.")] = False,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Wait no longer than this.")
+    ] = None,
+    json: AsJson = False,
+) -> int:
+    """Submit a plan, or a lone task, as a run."""
+    work = _work(plan, task)
+    if timeout is not None and not wait:
+        raise BadInput("--timeout belongs to --wait")
+    value = parse_input(input or [])
+
+    async def execute(invocation: Invocation) -> int:
+        async with invocation.client() as client:
+            run = await client.submit(
+                work, value, run_id=run_id, order_key=order_key, deadline_s=deadline
+            )
+            if not wait:
+                _print_submitted(run, json=json)
+                return ExitCode.OK
+            return await _wait(run, timeout, json=json)
+
+    invocation = invocation_of(context)
+    return invocation.run(execute(invocation))
+
+
+def _work(plan: Path | None, task: str | None) -> PlanDocument | str:
+    if (plan is None) == (task is None):
+        raise BadInput("name a plan file, or a task by --task AGENT.TASK; not both")
+    if plan is None:
+        return str(task)
+    from holdfast.schemas import load_plan
+
+    return load_plan(plan)
+
+
+def _print_submitted(run: Run[Any], *, json: bool) -> None:
+    if not json:
+        print_lines(run.id)
+        return
+    position = run.position
+    assert position is not None
+    print_json(
+        {
+            "run_id": run.id,
+            "order_key": run.order_key,
+            "position": {"partition": position.partition, "offset": position.offset},
+        }
+    )
+
+
+async def _wait(run: Run[Any], timeout_s: float | None, *, json: bool) -> int:
+    import asyncio
+
+    from holdfast.cli.progress import open_progress
+    from holdfast.client import RunFailed, WaitTimeout
+
+    note(f"run {run.id}")
+    try:
+        async with asyncio.timeout(timeout_s):
+            with open_progress(run.id) as progress:
+                async for event in run.events():
+                    progress.show(event)
+            result = await run.result()
+    except TimeoutError:
+        raise WaitTimeout(
+            f"run {run.id!r} has not ended within {timeout_s:g} s; it goes on: "
+            f"holdfast run show {run.id}"
+        ) from None
+    except RunFailed as error:
+        if json:
+            _print_failed(error)
+        raise
+    if json:
+        print_json({"run_id": run.id, "state": "succeeded", "output": result, "failure": None})
+    else:
+        print_lines(shown(result))
+    return ExitCode.OK
+
+
+def _print_failed(error: Any) -> None:
+    from dataclasses import asdict
+
+    from holdfast.client import RunCancelled
+
+    state = "cancelled" if isinstance(error, RunCancelled) else "failed"
+    failure = None if error.failure is None else asdict(error.failure)
+    print_json({"run_id": error.run_id, "state": state, "output": None, "failure": failure})
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+def list_runs(
+    context: typer.Context,
+    state: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
+    plan: Annotated[str | None, typer.Option(metavar="NAME", help="Only of this plan.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
+    after: Annotated[
+        str | None, typer.Option(metavar="NEXT", help="Go on where a page ended: its `next`.")
+    ] = None,
+    json: AsJson = False,
+) -> int:
+    """List runs, the newest first."""
+    from holdfast.coordinator.projection import RunFilter
+    from holdfast.coordinator.projection import list_runs as query
+
+    wanted = RunFilter(
+        states=_states(state or []), plan_name=plan, before=_page(after), limit=limit
+    )
+
+    async def execute(reading: Reading) -> int:
+        found = await reading.ask(lambda connection: query(connection, wanted))
+        token = f"{found[-1].created_ms}/{found[-1].run_id}" if len(found) == limit else None
+        if json:
+            from holdfast.cli.documents import run_document
+
+            print_json({"runs": [run_document(run) for run in found], "next": token})
+            return ExitCode.OK
+        rows = [_row(run, reading.now_ms) for run in found]
+        print_table(("RUN", "PLAN", "STATE", "TASKS", "BEGUN", "TOOK", ""), rows, "No runs.")
+        if token is not None:
+            note(f"More: holdfast runs --after {token}")
+        return ExitCode.OK
+
+    return _read(context, execute)
+
+
+def _states(names: list[str]) -> tuple[Any, ...]:
+    from holdfast.schemas import RunState, did_you_mean
+
+    known = {state.value: state for state in RunState}
+    for name in names:
+        if name not in known:
+            raise BadInput(f"--state {name!r} is none{did_you_mean(name, known)}")
+    return tuple(known[name] for name in names)
+
+
+def _page(after: str | None) -> tuple[int, str] | None:
+    if after is None:
+        return None
+    created, _, run_id = after.partition("/")
+    if not created.isdigit() or not run_id:
+        raise BadInput(f"--after {after!r} is not what a page gave as `next`")
+    return int(created), run_id
+
+
+def _row(run: RunView, now_ms: int) -> tuple[str, ...]:
+    tasks = run.tasks_by_state
+    done = sum(tasks.get(state, 0) for state in ("succeeded", "skipped"))
+    took = (run.finished_ms or now_ms) - run.created_ms
+    why_not = "" if run.failure is None else clip(run.failure["message"], 60)
+    return (
+        run.run_id,
+        run.plan_name,
+        run.state.value,
+        f"{done}/{sum(tasks.values())}",
+        moment(run.created_ms),
+        duration(took),
+        why_not,
+    )
+
+
+def show(
+    context: typer.Context,
+    run_id: RunId,
+    items: Annotated[
+        str | None, typer.Option(metavar="TASK", help="List the items of this map.")
+    ] = None,
+    json: AsJson = False,
+) -> int:
+    """Show a run and its tasks."""
+    from holdfast.coordinator.projection import list_tasks
+
+    async def execute(reading: Reading) -> int:
+        run = await _find(reading, run_id)
+        tasks = await reading.ask(lambda c: list_tasks(c, run_id, items_of=items))
+        if json:
+            print_json(await _run_whole(reading, run, tasks))
+            return ExitCode.OK
+        await _print_run(reading, run)
+        print_lines("")
+        rows = [_task_row(task) for task in tasks]
+        print_table(("TASK", "AGENT", "STATE", "ATTEMPT", "TOOK", ""), rows, "No task has begun.")
+        return ExitCode.OK
+
+    return _read(context, execute)
+
+
+async def _run_whole(reading: Reading, run: RunView, tasks: list[TaskView]) -> dict[str, Any]:
+    from holdfast.cli.documents import payload_document, run_document, task_document
+
+    async with reading.decoder() as decode:
+        whole = run_document(run)
+        whole["input"] = await payload_document(run.input, decode)
+        whole["output"] = await payload_document(run.output, decode)
+        whole["resolved_plan"] = run.plan
+        whole["task_rows"] = [
+            {
+                **task_document(task),
+                "input": await payload_document(task.input, decode),
+                "output": await payload_document(task.output, decode),
+            }
+            for task in tasks
+        ]
+    return whole
+
+
+async def _print_run(reading: Reading, run: RunView) -> None:
+    from holdfast.cli.documents import payload_document
+
+    async with reading.decoder() as decode:
+        given = await payload_document(run.input, decode)
+        output = await payload_document(run.output, decode)
+    took = duration((run.finished_ms or reading.now_ms) - run.created_ms)
+    lines = [
+        f"run     {run.run_id} ({run.plan_name})",
+        f"state   {run.state.value}, begun {moment(run.created_ms)}, {took}",
+        f"by      {run.submitted_by}",
+        f"input   {clip(shown(given))}",
+    ]
+    if run.origin != run.run_id:
+        lines.append(f"origin  {run.origin}")
+    if run.order_key is not None:
+        lines.append(f"order   {run.order_key}")
+    if run.failure is not None:
+        lines.append(f"failure {run.failure['kind']}: {clip(run.failure['message'])}")
+    if output is not None:
+        lines.append(f"output  {clip(shown(output))}")
+    print_lines(*lines)
+
+
+def _task_row(task: TaskView) -> tuple[str, ...]:
+    took = None
+    if task.finished_ms is not None and task.started_ms is not None:
+        took = task.finished_ms - task.started_ms
+    told = ""
+    if task.total:
+        told = f"{task.done} of {task.total} items" + (
+            f", {task.failed} failed" if task.failed else ""
+        )
+    elif task.failure is not None:
+        told = clip(task.failure["message"], 60)
+    elif task.steps:
+        told = f"{len(task.steps)} steps"
+    return (
+        task.task_id,
+        f"{task.agent}.{task.task}",
+        task.state.value,
+        str(task.attempt),
+        duration(took),
+        told,
+    )
+
+
+def history(
+    context: typer.Context,
+    run_id: RunId,
+    limit: Annotated[int, typer.Option(min=1, max=100_000)] = 1_000,
+    json: AsJson = False,
+) -> int:
+    """Show everything that happened to a run, in order."""
+    from holdfast.coordinator.projection import list_history
+
+    async def execute(reading: Reading) -> int:
+        await _find(reading, run_id)
+        entries = await reading.ask(lambda c: list_history(c, run_id, limit=limit))
+        if json:
+            from holdfast.cli.documents import history_document
+
+            print_json({"run_id": run_id, "events": [history_document(e) for e in entries]})
+            return ExitCode.OK
+        rows = [
+            (
+                moment(entry.at_ms),
+                entry.type,
+                entry.task_id or "",
+                "" if not entry.attempt else str(entry.attempt),
+                clip(entry.message, 80),
+            )
+            for entry in entries
+        ]
+        print_table(("WHEN", "WHAT", "TASK", "ATTEMPT", ""), rows, "Nothing yet.")
+        return ExitCode.OK
+
+    return _read(context, execute)
+
+
+def why(context: typer.Context, run_id: RunId, json: AsJson = False) -> int:
+    """Say why a run stands where it stands, and what would help."""
+    from holdfast.coordinator.projection import why as query
+
+    async def execute(reading: Reading) -> int:
+        run = await _find(reading, run_id)
+        reasons = await reading.ask(lambda c: query(c, run_id, reading.now_ms)) or []
+        if json:
+            from holdfast.cli.documents import reason_document
+
+            print_json(
+                {
+                    "run_id": run_id,
+                    "state": run.state.value,
+                    "reasons": [reason_document(reason) for reason in reasons],
+                }
+            )
+            return ExitCode.OK
+        print_lines(f"run {run_id} is {run.state.value}")
+        for reason in reasons:
+            print_lines(f"  {reason.subject + ': ' if reason.subject else ''}{reason.text}")
+            if reason.remedy:
+                print_lines(f"    -> {reason.remedy}")
+        return ExitCode.OK
+
+    return _read(context, execute)
+
+
+# --- steering ----------------------------------------------------------------------------------
+
+
+def cancel(context: typer.Context, run_id: RunId, reason: Reason = "", json: AsJson = False) -> int:
+    """End a run: what runs is told to stop."""
+    return _steer(context, run_id, "cancel", reason, json=json)
+
+
+def pause(context: typer.Context, run_id: RunId, reason: Reason = "", json: AsJson = False) -> int:
+    """Hand out nothing new of a run; what runs goes on."""
+    return _steer(context, run_id, "pause", reason, json=json)
+
+
+def resume(context: typer.Context, run_id: RunId, reason: Reason = "", json: AsJson = False) -> int:
+    """Go on with a paused run."""
+    return _steer(context, run_id, "resume", reason, json=json)
+
+
+def _steer(context: typer.Context, run_id: str, action: str, reason: str, *, json: bool) -> int:
+    async def execute(invocation: Invocation) -> int:
+        order_key = await _open_run_key(invocation, run_id)
+        async with invocation.client() as client:
+            run = await client.run(run_id, order_key)
+            commands = {"cancel": run.cancel, "pause": run.pause, "resume": run.resume}
+            receipt = await commands[action](reason=reason)
+        print_receipt(run_id, receipt, json=json)
+        return ExitCode.OK
+
+    invocation = invocation_of(context)
+    return invocation.run(execute(invocation))
+
+
+async def _open_run_key(invocation: Invocation, run_id: str) -> str | None:
+    """Return the order key of a run that is open; raises `NotThere`, `BadInput`."""
+    from holdfast.cli.reading import reading
+
+    async with reading(invocation) as opened:
+        run = await _find(opened, run_id)
+    if run.finished_ms is not None:
+        raise BadInput(f"run {run_id!r} is closed ({run.state}): it takes no more commands")
+    return run.order_key
+
+
+def print_receipt(run_id: str, receipt: CommandReceipt, *, json: bool) -> None:
+    """Say that a command was accepted."""
+    if not json:
+        print_lines(receipt.message)
+        return
+    position = {"partition": receipt.position.partition, "offset": receipt.position.offset}
+    print_json({"run_id": run_id, "command_id": receipt.command_id, "position": position})
+
+
+# --- how ---------------------------------------------------------------------------------------
+
+
+def _read(context: typer.Context, execute: Any) -> int:
+    from holdfast.cli.reading import reading
+
+    invocation = invocation_of(context)
+
+    async def work() -> int:
+        async with reading(invocation) as opened:
+            return int(await execute(opened))
+
+    return invocation.run(work())
+
+
+async def _find(reading: Reading, run_id: str) -> RunView:
+    from holdfast.coordinator.projection import find_run
+
+    found = await reading.ask(lambda connection: find_run(connection, run_id))
+    if found is None:
+        raise NotThere(f"no run {run_id!r} on this bus and namespace; see `holdfast runs`")
+    return found

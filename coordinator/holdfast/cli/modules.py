@@ -1,0 +1,132 @@
+"""Users' modules: imported by path or by name, and the agents in them."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import holdfast
+from holdfast.cli.failures import BadInput
+from holdfast.schemas.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from holdfast.agents import Agent
+
+__all__ = ["agents_in", "find_agent", "load_module"]
+
+# A mistake in a user's module is told by the user's own line, not by ours that found it.
+_OURS = tuple(holdfast.__path__)
+
+
+def load_module(name: str) -> ModuleType:
+    """Import a module given as a file (`folder/hello.py`) or by its name (`package.hello`).
+
+    The current folder is importable, and for a file its folder too. Raises `BadInput`.
+    """
+    _make_importable(Path.cwd())
+    if name.endswith(".py") or os.sep in name:
+        return _load_file(name)
+    try:
+        if importlib.util.find_spec(name) is None:
+            hint = f"; did you mean {name}.py?" if Path(f"{name}.py").exists() else ""
+            raise BadInput(f"no module {name!r} in {Path.cwd()} or installed{hint}")
+    except (ModuleNotFoundError, ValueError) as error:
+        raise BadInput(f"no module {name!r} in {Path.cwd()} or installed: {error}") from None
+    except Exception as error:
+        raise _import_failure(name, error) from error
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise _import_failure(name, error) from error
+
+
+def agents_in(module_name: str) -> dict[str, Agent]:
+    """Return the agents that stand in a module, by their names; raises `BadInput` if none does."""
+    from holdfast.agents import Agent
+
+    module = load_module(module_name)
+    found: dict[str, Agent] = {}
+    for value in vars(module).values():
+        if not isinstance(value, Agent):
+            continue
+        other = found.setdefault(value.name, value)
+        if other is not value:
+            raise BadInput(f"module {module_name} has two agents with the name {value.name!r}")
+    if not found:
+        raise BadInput(
+            f'module {module_name} has no agent: expected `name = Agent("name")` at its top level'
+        )
+    return found
+
+
+def find_agent(target: str) -> Agent:
+    """Return the agent `MODULE:NAME`; NAME is the agent's, or its variable's, or left out if there
+    is one only. Raises `BadInput`."""
+    from holdfast.agents import Agent
+
+    module_name, _, name = target.partition(":")
+    agents = agents_in(module_name)
+    if not name:
+        if len(agents) > 1:
+            raise BadInput(
+                f"module {module_name} has several agents: say which, {module_name}:"
+                f"{'|'.join(agents)}"
+            )
+        return next(iter(agents.values()))
+    if name in agents:
+        return agents[name]
+    variable = getattr(load_module(module_name), name, None)
+    if isinstance(variable, Agent):
+        return variable
+    raise BadInput(f"module {module_name} has no agent {name!r}{did_you_mean(name, agents)}")
+
+
+def _load_file(name: str) -> ModuleType:
+    path = Path(name)
+    if not path.is_file():
+        raise BadInput(f"no file {name!r}: name a Python file, or a module that can be imported")
+    if not path.stem.isidentifier():
+        raise BadInput(f"{name!r} cannot be imported: {path.stem!r} is no name for a module")
+    absolute = path.resolve()
+    known = sys.modules.get(path.stem)
+    if known is not None and getattr(known, "__file__", None) == str(absolute):
+        return known
+    if known is not None or path.stem in sys.stdlib_module_names:
+        raise BadInput(f"{name!r} has the name of another module, {path.stem!r}: rename the file")
+    _make_importable(absolute.parent)
+    spec = importlib.util.spec_from_file_location(path.stem, absolute)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Before it is run: pydantic looks up the annotations of a class by its module's name.
+    sys.modules[path.stem] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[path.stem]
+        raise _import_failure(name, error) from error
+    return module
+
+
+def _make_importable(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
+def _import_failure(name: str, error: Exception) -> BadInput:
+    if isinstance(error, SyntaxError):
+        place = f"{error.filename or name}:{error.lineno}:{error.offset}"
+        return BadInput(f"{name} cannot be imported: {place}: {error.msg}")
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "importlib" not in frame.filename and not frame.filename.startswith(_OURS)
+    ]
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return BadInput(f"{name} cannot be imported: {type(error).__name__}: {error}{place}")

@@ -1,0 +1,283 @@
+"""The client: submits runs and follows them, with nothing but the bus."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import socket
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+
+from holdfast.bus.errors import TopicMismatch, TopicMissing
+from holdfast.bus.partition import partition_for
+from holdfast.bus.port import Bus, Environment
+from holdfast.bus.topics import Topics
+from holdfast.client.directory import MANIFEST_WAIT_S, Directory
+from holdfast.client.errors import ClientClosed
+from holdfast.client.feed import EventFeed
+from holdfast.client.fork import build_fork, fork_id
+from holdfast.client.outbox import Outbox
+from holdfast.client.payloads import Payloads
+from holdfast.client.run import Connection, Run
+from holdfast.client.settings import ClientSettings, load
+from holdfast.client.submission import Submissions, Work, check_run_id
+from holdfast.client.surroundings import Surroundings, open_surroundings
+from holdfast.client.watch import Watch
+from holdfast.schemas import Payload, Plan, PlanDocument, Submission, Task
+
+if TYPE_CHECKING:
+    from holdfast.client.sync import SyncClient
+
+__all__ = ["Client"]
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+ID_CHARACTERS = 16
+
+
+class Client:
+    """Submits runs and follows them. Used on one event loop; connects at its first use.
+
+        async with Client() as client:
+            run = await client.submit(plan, {"folder": "."}, run_id="audit-2026-11-21")
+            print(await run.result())
+
+    `url`, `namespace`: where; by default `HOLDFAST_BUS` and `HOLDFAST_NAMESPACE`, else the table
+    `[tool.holdfast]` of `pyproject.toml`, else `sqlite:///.holdfast/bus.db` and `holdfast`.
+    `settings` instead gives all of it. `environment`: a bus that is open already, and stays so.
+    `manifest_wait_s`: how long a submission waits for agents that have not published themselves.
+
+    Raises `ConfigurationError` at once; `BusUnavailable` and `TopicMissing` at its first use.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        namespace: str | None = None,
+        *,
+        settings: ClientSettings | None = None,
+        environment: Environment | None = None,
+        manifest_wait_s: float = MANIFEST_WAIT_S,
+    ) -> None:
+        given = {"bus": url, "namespace": namespace}
+        self.settings = settings or load(ClientSettings, given)
+        self._given_environment = environment
+        self._manifest_wait_s = manifest_wait_s
+        self._opening = asyncio.Lock()
+        self._connected: _Connected | None = None
+        self._closed = False
+
+    @staticmethod
+    def sync(
+        url: str | None = None,
+        namespace: str | None = None,
+        *,
+        settings: ClientSettings | None = None,
+    ) -> SyncClient:
+        """Return a client for scripts and the interactive prompt: the same without `await`."""
+        from holdfast.client.sync import SyncClient
+
+        return SyncClient(settings or load(ClientSettings, {"bus": url, "namespace": namespace}))
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Connect now. Raises `BusUnavailable`, `TopicMissing`, `TopicMismatch`."""
+        await self._connect()
+
+    async def close(self) -> None:
+        """Send what waits and let go; what still waits for a run raises `ClientClosed`."""
+        self._closed = True
+        connected, self._connected = self._connected, None
+        if connected is not None:
+            await connected.close()
+
+    @overload
+    async def submit(
+        self,
+        work: Task[In, Out],
+        input: In | Any = None,
+        *,
+        run_id: str | None = None,
+        order_key: str | None = None,
+        deadline_s: float | None = None,
+    ) -> Run[Out]: ...
+
+    @overload
+    async def submit(
+        self,
+        work: Plan | PlanDocument | str,
+        input: Any = None,
+        *,
+        run_id: str | None = None,
+        order_key: str | None = None,
+        deadline_s: float | None = None,
+    ) -> Run[Any]: ...
+
+    async def submit(
+        self,
+        work: Work,
+        input: Any = None,  # noqa: A002 - it is the word of the plan's format
+        *,
+        run_id: str | None = None,
+        order_key: str | None = None,
+        deadline_s: float | None = None,
+    ) -> Run[Any]:
+        """Submit a plan, a task or a task's name (`agent.task`); return once the bus keeps it.
+
+        The run id is made before anything is sent: to be safe over crashes give your own, and
+        repeat the call with it as often as you like; there is one run. `order_key` and `deadline_s`
+        stand over the plan's own. Agents that have not published themselves are waited for, at
+        most 10 s.
+
+        Raises:
+            PlanError: the plan or the input cannot be run; names the task and the remedy.
+            Rejected: larger than the bus takes. BusUnavailable: repeat it, with the same run id.
+        """
+        connected = await self._connect()
+        prepared = await connected.submissions.prepare(work, input, order_key, deadline_s)
+        if run_id is None:
+            made = self._environment.new_id()[:ID_CHARACTERS]
+            run_id = f"{prepared.plan_name}-{made}"
+        check_run_id(run_id)
+        connection = connected.connection
+        payload = await connection.payloads.pack(run_id, prepared.input)
+        submission = prepared.submission(run_id, payload, connection.actor)
+        run = await self._send(connected, run_id, submission)
+        if isinstance(work, Task) and work.output_type is not None:
+            run._output_type = work.output_type  # noqa: SLF001 - the handle is made here
+        return run
+
+    async def run(self, run_id: str, order_key: str | None = None) -> Run[Any]:
+        """Return a handle for a run that was submitted before, by whomever.
+
+        `order_key`: what its plan declares, if anything. Whether there is such a run shows when it
+        is asked for something.
+        """
+        connected = await self._connect()
+        watch = await self._watch(connected, check_run_id(run_id), order_key)
+        return Run(connected.connection, watch, order_key)
+
+    async def fork(
+        self, run_id: str, *, order_key: str | None = None, new_run_id: str | None = None
+    ) -> Run[Any]:
+        """Submit a run that failed once more, reusing the outputs of tasks that succeeded.
+
+        The new id is made of the old one, so that asking twice forks once. Effects keep their
+        idempotency keys. Raises `ClientError` (it is open, or has succeeded), `EventsLost`.
+        """
+        connected = await self._connect()
+        old = await self.run(run_id, order_key)
+        found = await build_fork(old.events())
+        submission = found.submission(connected.connection.actor)
+        return await self._send(connected, check_run_id(new_run_id or fork_id(run_id)), submission)
+
+    async def decode(self, payload: Payload) -> Any:
+        """Return a payload of an event as plain Python; raises `Undecodable`, `UnknownSchema`."""
+        return await (await self._connect()).connection.payloads.document(payload)
+
+    # --- how -------------------------------------------------------------------------------------
+
+    @property
+    def _environment(self) -> Environment:
+        assert self._connected is not None
+        return self._connected.connection.environment
+
+    async def _send(self, connected: _Connected, run_id: str, submission: Submission) -> Run[Any]:
+        watch = await self._watch(connected, run_id, submission.order_key)
+        key = submission.order_key or run_id
+        position = await connected.connection.send(run_id, key, submission)
+        return Run(connected.connection, watch, submission.order_key, position)
+
+    @staticmethod
+    async def _watch(connected: _Connected, run_id: str, order_key: str | None) -> Watch:
+        feed = connected.connection.feed
+        watch = Watch(run_id, partition_for((order_key or run_id).encode(), feed.partitions))
+        await feed.add(watch)
+        return watch
+
+    async def _connect(self) -> _Connected:
+        if self._connected is not None:
+            return self._connected
+        async with self._opening:
+            if self._closed:
+                raise ClientClosed("this client was closed: open another")
+            if self._connected is None:
+                connected = await _open(self.settings, self._given_environment)
+                connected.directory.wait_s = self._manifest_wait_s
+                self._connected = connected
+            return self._connected
+
+
+class _Connected:
+    """Everything that is open."""
+
+    def __init__(self, surroundings: Surroundings, topics: Topics, partitions: int) -> None:
+        environment = surroundings.environment
+        payloads = Payloads(surroundings.schemas, surroundings.blobs)
+        self.surroundings = surroundings
+        self.directory = Directory(environment, topics.agents)
+        self.submissions = Submissions(self.directory, payloads)
+        self.connection = Connection(
+            environment=environment,
+            topics=topics,
+            feed=EventFeed(environment.bus, topics.events, partitions),
+            outbox=Outbox(environment.bus),
+            payloads=payloads,
+            actor=_actor(),
+        )
+
+    async def close(self) -> None:
+        """Let go of everything, in the order of who needs whom."""
+        await self.connection.outbox.close()
+        await self.connection.feed.close()
+        await self.directory.close()
+        await self.surroundings.close()
+
+
+async def _open(settings: ClientSettings, environment: Environment | None) -> _Connected:
+    surroundings = await open_surroundings(settings, environment)
+    try:
+        topics = settings.topics
+        partitions = await _partitions(surroundings.environment.bus, topics)
+        return _Connected(surroundings, topics, partitions)
+    except BaseException:
+        await surroundings.close()
+        raise
+
+
+async def _partitions(bus: Bus, topics: Topics) -> int:
+    wanted = (topics.coordinator, topics.events)
+    found = await bus.describe_topics(wanted)
+    for name in wanted:
+        if name not in found:
+            raise TopicMissing(
+                f"topic {name} does not exist on {bus.url}: start a coordinator (`holdfast "
+                "coordinator`, `holdfast dev`), or create the topics with `holdfast topics create`"
+            )
+    counts = [found[name].partitions for name in wanted]
+    if counts[0] != counts[1]:
+        raise TopicMismatch(
+            f"{wanted[0]} has {counts[0]} partitions and {wanted[1]} {counts[1]}: they must be "
+            "equal; create the namespace anew"
+        )
+    return counts[0]
+
+
+def _actor() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container whose user id has no name
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"

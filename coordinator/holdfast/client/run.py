@@ -1,0 +1,279 @@
+"""A run, as the client that submitted it, or found it by its id, sees it.
+
+It is read from `events` alone: no database of anybody's stands between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from holdfast.bus.port import Bus, Environment, Position, Record
+from holdfast.bus.topics import Topics
+from holdfast.client.backlog import Backlog
+from holdfast.client.errors import (
+    CommandRefused,
+    RunCancelled,
+    RunConflict,
+    RunFailed,
+    RunRefused,
+    WaitTimeout,
+)
+from holdfast.client.feed import EventFeed
+from holdfast.client.outbox import Outbox
+from holdfast.client.payloads import Payloads
+from holdfast.client.watch import ENDS, Watch
+from holdfast.schemas import (
+    Command,
+    CommandAction,
+    CoordinatorEnvelope,
+    Event,
+    EventType,
+    RunState,
+    Submission,
+    TaskProgress,
+    TaskResult,
+    decode,
+    encode,
+)
+
+__all__ = ["COMMAND_WAIT_S", "CommandReceipt", "Connection", "Run"]
+
+Out = TypeVar("Out")
+
+COMMAND_WAIT_S = 10.0
+"""How long a command waits for the coordinator's answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandReceipt:
+    """A command that was accepted. `position`: its record; a read of the projection may name it."""
+
+    command_id: str
+    position: Position
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What all runs of one client share."""
+
+    environment: Environment
+    topics: Topics
+    feed: EventFeed
+    outbox: Outbox
+    payloads: Payloads
+    actor: str
+
+    @property
+    def bus(self) -> Bus:
+        """The bus."""
+        return self.environment.bus
+
+    async def send(
+        self, run_id: str, key: str, body: Submission | Command | TaskResult | TaskProgress
+    ) -> Position:
+        """Write to the coordinators; return where it stands once it is kept."""
+        envelope = CoordinatorEnvelope(run_id, self.environment.now_ms(), body)
+        headers = (("holdfast-run", run_id.encode()), ("holdfast-reply-key", key.encode()))
+        record = Record(self.topics.coordinator, key.encode(), encode(envelope), headers)
+        return await self.outbox.send(record)
+
+
+class Run(Generic[Out]):
+    """A handle. Made by `Client.submit` and `Client.run`; cheap, and kept by whoever waits.
+
+    `id`: the run id. `order_key`: what its plan declares, if anything; needed to find it again by
+    `Client.run`. `position`: where the submission stands on `coordinator`; None if it was found.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        watch: Watch,
+        order_key: str | None,
+        position: Position | None = None,
+        output_type: type[Out] | None = None,
+    ) -> None:
+        self.id = watch.run_id
+        self.order_key = order_key
+        self.position = position
+        self._connection = connection
+        self._watch = watch
+        self._output_type = output_type
+        self._searching = asyncio.Lock()
+        self._searched = False
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id!r}>"
+
+    async def result(self, timeout_s: float | None = None) -> Out:
+        """Return the run's output, once it has ended.
+
+        A typed `Task` gives its output type, everything else plain Python (what JSON has).
+
+        Raises:
+            RunFailed, RunCancelled: it ended without success.
+            RunRefused, RunConflict: it never began.
+            WaitTimeout: not ended after `timeout_s`; the run goes on.
+            EventsLost: its end is older than what the bus keeps.
+        """
+        end = await self.ended(timeout_s)
+        row = end.run
+        assert row is not None, "the coordinator writes whole rows"
+        if row.state is RunState.CANCELLED:
+            raise RunCancelled(self.id, row.failure)
+        if row.state is not RunState.SUCCEEDED:
+            raise RunFailed(self.id, row.failure)
+        payloads = self._connection.payloads
+        if self._output_type is not None:
+            output: Out = await payloads.value(row.output, self._output_type)
+        else:
+            output = await payloads.document(row.output)
+        return output
+
+    async def ended(self, timeout_s: float | None = None) -> Event:
+        """Return the event of the run's end, whatever that is; raises as `result` does."""
+        watch = self._watch
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    if watch.end is not None:
+                        return watch.end
+                    if watch.error is not None:
+                        raise watch.error
+                    if self._may_be_past():
+                        await self._search()
+                        continue
+                    await watch.changed()
+        except TimeoutError:
+            raise WaitTimeout(
+                f"run {self.id!r} has not ended within {timeout_s:g} s; it goes on: ask again "
+                "by its id"
+            ) from None
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """Yield every event of the run from its first to its end, those to come as they come.
+
+        Raises `RunRefused`, `RunConflict`, `EventsLost`.
+        """
+        watch, connection = self._watch, self._connection
+        with watch.subscribed() as queue:
+            live_from = connection.feed.position(watch)
+            first = await self._first_offset()
+            backlog = Backlog(connection.bus, connection.topics.events, watch)
+            async for _, value in backlog.forward(first, live_from):
+                event = decode(Event, value)
+                yield event
+                if event.type in ENDS:
+                    return
+            while (raw := await queue.get()) is not None:
+                event = decode(Event, raw[1])
+                yield event
+                if event.type in ENDS:
+                    return
+        if watch.error is not None:
+            raise watch.error
+
+    async def cancel(self, *, reason: str = "") -> CommandReceipt:
+        """End the run: what runs is told to stop. Returns once that is accepted.
+
+        This and all other commands raise `CommandRefused` (the state does not allow it) and
+        `WaitTimeout` (kept, but no coordinator has answered within 10 s).
+        """
+        return await self._command(CommandAction.CANCEL, None, reason)
+
+    async def pause(self, *, reason: str = "") -> CommandReceipt:
+        """Hand out nothing new; what runs goes on."""
+        return await self._command(CommandAction.PAUSE, None, reason)
+
+    async def resume(self, *, reason: str = "") -> CommandReceipt:
+        """Go on after `pause`."""
+        return await self._command(CommandAction.RESUME, None, reason)
+
+    async def replay(self, task_id: str, *, reason: str = "") -> CommandReceipt:
+        """Let a task that is in the dead letters go on, with a new attempt; the run is open."""
+        return await self._command(CommandAction.REPLAY, task_id, reason)
+
+    async def discard(self, task_id: str, *, reason: str = "") -> CommandReceipt:
+        """Give a task up that is in the dead letters: it fails; the run is open."""
+        return await self._command(CommandAction.DISCARD, task_id, reason)
+
+    # --- how -------------------------------------------------------------------------------------
+
+    @property
+    def _key(self) -> str:
+        return self.order_key or self.id
+
+    async def _command(
+        self, action: CommandAction, task_id: str | None, reason: str
+    ) -> CommandReceipt:
+        connection, watch = self._connection, self._watch
+        command_id = connection.environment.new_id()
+        command = Command(command_id, action, task_id, "{}", connection.actor, reason)
+        position = await connection.send(self.id, self._key, command)
+        try:
+            async with asyncio.timeout(COMMAND_WAIT_S):
+                while (answer := watch.answers.get(position.offset)) is None:
+                    if watch.error is not None:
+                        raise watch.error
+                    await watch.changed()
+        except TimeoutError:
+            raise WaitTimeout(
+                f"{action} of run {self.id!r} is kept, but no coordinator has answered within "
+                f"{COMMAND_WAIT_S:g} s: is one running?"
+            ) from None
+        event = answer[1]
+        if event.type is EventType.COMMAND_REFUSED:
+            raise CommandRefused(event.message)
+        return CommandReceipt(command_id, position, event.message)
+
+    def _answer(self) -> tuple[int, Event] | None:
+        """The answer to this very submission, if it is other than that the run was started."""
+        if self.position is None:
+            return None
+        found = self._watch.answers.get(self.position.offset)
+        if found is not None:
+            _raise_refusal(found[1])
+        return found
+
+    def _may_be_past(self) -> bool:
+        """Whether the end may stand before what the watch has seen."""
+        if self._searched:
+            return False
+        return self.position is None or self._answer() is not None
+
+    async def _search(self) -> None:
+        async with self._searching:
+            if self._searched:
+                return
+            connection, watch = self._connection, self._watch
+            answer = self._answer()
+            first = 0 if answer is None else answer[1].events_from or 0
+            backlog = Backlog(connection.bus, connection.topics.events, watch)
+            found = await backlog.find_end(first, watch.start)
+            self._searched = True
+            if found is not None and watch.end is None:
+                watch.end = found
+            if found is None and answer is not None:
+                backlog.check_open(answer[1])
+
+    async def _first_offset(self) -> int:
+        """Where the run's events begin: at our submission, or where an earlier one's do."""
+        if self.position is None:
+            return 0
+        while self._answer() is None and not self._watch.started:
+            if self._watch.error is not None:
+                raise self._watch.error
+            await self._watch.changed()
+        answer = self._answer()
+        return self._watch.start if answer is None else answer[1].events_from or 0
+
+
+def _raise_refusal(answer: Event) -> None:
+    if answer.type is EventType.RUN_REFUSED:
+        raise RunRefused(answer.message)
+    if answer.type is EventType.RUN_CONFLICTED:
+        raise RunConflict(answer.message)

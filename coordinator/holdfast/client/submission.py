@@ -1,0 +1,194 @@
+"""From a plan and an input to what is submitted: resolved, checked, canonical, hashed.
+
+1. The plan as data, with the order key and the deadline of this submission put over its own.
+2. Resolved against the agents' manifests: names, schema ids, retries, time-outs.
+3. The input as JSON, checked against what the plan reads of it.
+4. The hash: over the plan *as it was written* and the input. What agents say of themselves is left
+   out, so that a submission repeated after a deployment is still the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from holdfast.client.directory import Directory
+from holdfast.client.payloads import Payloads
+from holdfast.schemas import (
+    Manifest,
+    Payload,
+    Plan,
+    PlanDocument,
+    PlanError,
+    ResolvedPlan,
+    Submission,
+    Task,
+    Unencodable,
+    agents_of,
+    check_run_input,
+    encode_json,
+    escape_text,
+    render_order_key,
+    resolve,
+    split_task_name,
+)
+
+__all__ = ["Prepared", "Submissions", "Work", "check_run_id"]
+
+Work: TypeAlias = "Plan | PlanDocument | Task[Any, Any] | str"
+"""What can be submitted: a plan, a task, or a task's name (`agent.task`)."""
+
+RESOLVED_MAX = 256
+"""How many resolved plans are kept."""
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A submission but for its run id; `record_key` None: the run id."""
+
+    plan_name: str
+    resolved: str
+    input: bytes
+    input_hash: str
+    order_key: str | None
+
+    def submission(self, run_id: str, payload: Payload, submitted_by: str) -> Submission:
+        """Return it for a run."""
+        return Submission(
+            plan=self.resolved,
+            input=payload,
+            input_hash=self.input_hash,
+            origin=run_id,
+            submitted_by=submitted_by,
+            order_key=self.order_key,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Resolved:
+    plan: ResolvedPlan
+    json: str
+    manifests: tuple[Manifest, ...]
+
+    def holds(self, manifests: Mapping[str, Manifest]) -> bool:
+        """Whether the agents still say what they said."""
+        return all(
+            (now := manifests.get(then.agent)) is then
+            or (now is not None and now.tasks == then.tasks)
+            for then in self.manifests
+        )
+
+
+class Submissions:
+    """Prepares submissions; remembers what it has resolved. Used on one event loop."""
+
+    def __init__(self, directory: Directory, payloads: Payloads) -> None:
+        self._directory = directory
+        self._payloads = payloads
+        self._resolved: OrderedDict[str, _Resolved] = OrderedDict()
+
+    async def prepare(
+        self, work: Work, run_input: Any, order_key: str | None, deadline_s: float | None
+    ) -> Prepared:
+        """Raises `PlanError` naming the task, the place and the remedy; `UnknownSchema`."""
+        document = _document(work, order_key, deadline_s)
+        value = _jsonable(run_input)
+        written = document.to_json()
+        resolved = await self._resolve(document, written)
+        check_run_input(resolved.plan, value, self._payloads.schema)
+        canonical = _canonical(value)
+        return Prepared(
+            plan_name=document.name,
+            resolved=resolved.json,
+            input=_encode(value),
+            input_hash=hashlib.sha256(f"{written}\0{canonical}".encode()).hexdigest(),
+            order_key=render_order_key(document.order_key, {"input": value}),
+        )
+
+    async def _resolve(self, document: PlanDocument, written: str) -> _Resolved:
+        agents = agents_of(document)
+        manifests = await self._directory.find(agents)
+        known = self._resolved.get(written)
+        if known is not None and known.holds(manifests):
+            self._resolved.move_to_end(written)
+            return known
+        try:
+            found = await self._resolve_by(document, manifests)
+        except PlanError:
+            # Perhaps an agent was started anew, with more to offer, since its manifest was read.
+            if not await self._directory.read_again():
+                raise
+            found = await self._resolve_by(document, self._directory.manifests)
+        self._resolved[written] = found
+        if len(self._resolved) > RESOLVED_MAX:
+            self._resolved.popitem(last=False)
+        return found
+
+    async def _resolve_by(
+        self, document: PlanDocument, manifests: Mapping[str, Manifest]
+    ) -> _Resolved:
+        agents = sorted(agents_of(document))
+        needed = [manifests[agent] for agent in agents if agent in manifests]
+        for manifest in needed:
+            for task in manifest.tasks:
+                await self._payloads.require(task.input_schema_id)
+                await self._payloads.require(task.output_schema_id)
+        plan = resolve(document, manifests, self._payloads.schema)
+        return _Resolved(plan, plan.to_json(), tuple(needed))
+
+
+def check_run_id(run_id: str) -> str:
+    """Return a run id; raises `PlanError` for one that cannot be used."""
+    if _RUN_ID.fullmatch(run_id) is None:
+        raise PlanError(
+            f"run id {run_id!r} cannot be used: 1 to 128 letters, digits, '.', '_', ':' and '-',"
+            " the first a letter or a digit"
+        )
+    return run_id
+
+
+def _document(work: Work, order_key: str | None, deadline_s: float | None) -> PlanDocument:
+    if isinstance(work, str):
+        split_task_name(work)
+        work = Plan.of_task(work)
+    elif isinstance(work, Task):
+        work = Plan.of_task(work)
+    document = work.document() if isinstance(work, Plan) else work
+    if order_key is None and deadline_s is None:
+        return document
+    over: dict[str, Any] = {}
+    if order_key is not None:
+        over["order_key"] = escape_text(order_key)
+    if deadline_s is not None:
+        if not 0 < deadline_s < float("inf"):
+            raise PlanError(f"deadline_s={deadline_s!r} must be a positive number of seconds")
+        over["deadline_s"] = deadline_s
+    return document.model_copy(update=over)
+
+
+def _jsonable(run_input: Any) -> Any:
+    if run_input is None:
+        return {}
+    try:
+        return to_jsonable_python(run_input, bytes_mode="base64")
+    except (PydanticSerializationError, ValueError) as error:
+        raise PlanError(f"the run's input cannot be written as JSON: {error}") from None
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _encode(value: Any) -> bytes:
+    try:
+        return encode_json(value)
+    except Unencodable as error:
+        raise PlanError(f"the run's input cannot be written as JSON: {error}") from None

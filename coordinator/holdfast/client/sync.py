@@ -1,0 +1,207 @@
+"""The client without `await`: for scripts and the interactive prompt.
+
+Its own event loop runs in a thread, so that it works wherever it is called from, inside a running
+loop too (a notebook); inside a web service use `Client`, which holds no thread up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Coroutine, Iterator
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, overload
+
+from holdfast.bus.port import Position
+from holdfast.client.client import Client
+from holdfast.client.errors import ClientClosed
+from holdfast.client.run import CommandReceipt, Run
+from holdfast.client.settings import ClientSettings
+from holdfast.client.submission import Work
+from holdfast.schemas import Event, Payload, Plan, PlanDocument, Task
+
+__all__ = ["SyncClient", "SyncRun"]
+
+T = TypeVar("T")
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+class _LoopThread:
+    """An event loop in a daemon thread: a script that forgets `close` still ends."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="holdfast-client", daemon=True
+        )
+        self._thread.start()
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what `work` returns; an interrupt cancels it."""
+        if self._loop.is_closed():
+            work.close()
+            raise ClientClosed("this client was closed: open another")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def stop(self) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+
+async def _next(events: AsyncGenerator[Event, None]) -> Event | None:
+    return await anext(events, None)
+
+
+async def _close(events: AsyncGenerator[Event, None]) -> None:
+    await events.aclose()
+
+
+class SyncRun(Generic[Out]):
+    """A handle; see `Run`, whose methods it has."""
+
+    def __init__(self, thread: _LoopThread, run: Run[Out]) -> None:
+        self._thread = thread
+        self._run = run
+
+    def __repr__(self) -> str:
+        return f"<SyncRun {self.id!r}>"
+
+    @property
+    def id(self) -> str:
+        """The run id."""
+        return self._run.id
+
+    @property
+    def order_key(self) -> str | None:
+        """What its plan declares, if anything."""
+        return self._run.order_key
+
+    @property
+    def position(self) -> Position | None:
+        """Where the submission stands; None if the run was found by its id."""
+        return self._run.position
+
+    def result(self, timeout_s: float | None = None) -> Out:
+        """See `Run.result`."""
+        return self._thread.call(self._run.result(timeout_s))
+
+    def events(self) -> Iterator[Event]:
+        """See `Run.events`."""
+        events = self._run.events()
+        try:
+            while (event := self._thread.call(_next(events))) is not None:
+                yield event
+        finally:
+            self._thread.call(_close(events))
+
+    def cancel(self, *, reason: str = "") -> CommandReceipt:
+        """See `Run.cancel`."""
+        return self._thread.call(self._run.cancel(reason=reason))
+
+    def pause(self, *, reason: str = "") -> CommandReceipt:
+        """See `Run.pause`."""
+        return self._thread.call(self._run.pause(reason=reason))
+
+    def resume(self, *, reason: str = "") -> CommandReceipt:
+        """See `Run.resume`."""
+        return self._thread.call(self._run.resume(reason=reason))
+
+    def replay(self, task_id: str, *, reason: str = "") -> CommandReceipt:
+        """See `Run.replay`."""
+        return self._thread.call(self._run.replay(task_id, reason=reason))
+
+    def discard(self, task_id: str, *, reason: str = "") -> CommandReceipt:
+        """See `Run.discard`."""
+        return self._thread.call(self._run.discard(task_id, reason=reason))
+
+
+class SyncClient:
+    """See `Client`, whose methods it has; made by `Client.sync`. May be called from any thread."""
+
+    def __init__(self, settings: ClientSettings) -> None:
+        self._thread = _LoopThread()
+        self._client = Client(settings=settings)
+
+    def __enter__(self) -> Self:
+        try:
+            self._thread.call(self._client.start())
+        except BaseException:
+            self._thread.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Send what waits and let go. May be called again."""
+        try:
+            self._thread.call(self._client.close())
+        except ClientClosed:
+            return
+        self._thread.stop()
+
+    @overload
+    def submit(
+        self,
+        work: Task[In, Out],
+        input: In | Any = None,
+        *,
+        run_id: str | None = None,
+        order_key: str | None = None,
+        deadline_s: float | None = None,
+    ) -> SyncRun[Out]: ...
+
+    @overload
+    def submit(
+        self,
+        work: Plan | PlanDocument | str,
+        input: Any = None,
+        *,
+        run_id: str | None = None,
+        order_key: str | None = None,
+        deadline_s: float | None = None,
+    ) -> SyncRun[Any]: ...
+
+    def submit(
+        self,
+        work: Work,
+        input: Any = None,  # noqa: A002
+        *,
+        run_id: str | None = None,
+        order_key: str | None = None,
+        deadline_s: float | None = None,
+    ) -> SyncRun[Any]:
+        """See `Client.submit`."""
+        submitting = self._client.submit(
+            work, input, run_id=run_id, order_key=order_key, deadline_s=deadline_s
+        )
+        return SyncRun(self._thread, self._thread.call(submitting))
+
+    def run(self, run_id: str, order_key: str | None = None) -> SyncRun[Any]:
+        """See `Client.run`."""
+        return SyncRun(self._thread, self._thread.call(self._client.run(run_id, order_key)))
+
+    def fork(
+        self, run_id: str, *, order_key: str | None = None, new_run_id: str | None = None
+    ) -> SyncRun[Any]:
+        """See `Client.fork`."""
+        forking = self._client.fork(run_id, order_key=order_key, new_run_id=new_run_id)
+        return SyncRun(self._thread, self._thread.call(forking))
+
+    def decode(self, payload: Payload) -> Any:
+        """See `Client.decode`."""
+        return self._thread.call(self._client.decode(payload))

@@ -1,0 +1,68 @@
+"""What enters the engine. Each input belongs to one entity and is a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from holdfast.schemas.records import Cause, CoordinatorEnvelope
+
+__all__ = ["Arrival", "Broken", "Continuation", "Eviction", "Input", "TimerDue"]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A record of the coordinator's topic.
+
+    `record_key` is the key it came under. `problem` says why a submission cannot be run (found by
+    the service, which knows the agents); `events_from` is a lower bound of the place of an event
+    that is written now.
+    """
+
+    envelope: CoordinatorEnvelope
+    cause: Cause
+    record_key: str
+    problem: str | None = None
+    events_from: int = 0
+
+    @property
+    def entity(self) -> str:
+        """The key of the entity it is for."""
+        return f"run/{self.envelope.run_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class TimerDue:
+    """The timer of one record of an entity may be due; the engine looks at the state."""
+
+    entity: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """An entity may have work left that did not fit into one event; the state tells which."""
+
+    entity: str
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """What an input led to cannot be written, or failed: its entity must end.
+
+    `arrival` is the input, where it came from the topic; `reason` is for people.
+    """
+
+    entity: str
+    arrival: Arrival | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Eviction:
+    """Markers of closed runs may be too old or too many."""
+
+    entity: str = "closed/"
+
+
+Input: TypeAlias = Arrival | TimerDue | Continuation | Broken | Eviction

@@ -1,0 +1,63 @@
+"""Going on with what one event could not hold, or what a pause held back.
+
+What is left is found in the state alone: so it is found after a crash too, and to look where
+nothing is left does nothing.
+"""
+
+from __future__ import annotations
+
+from holdfast.coordinator.engine.run import maps
+from holdfast.coordinator.engine.run.dispatch import dispatch
+from holdfast.coordinator.engine.run.ending import bury, settle
+from holdfast.coordinator.engine.run.starting import advance
+from holdfast.coordinator.engine.run.transition import Transition
+from holdfast.coordinator.engine.states import RUN_ENDS
+from holdfast.schemas.records import TaskEntry, TaskState
+
+__all__ = ["go_on_all", "on_continuation", "retry"]
+
+_RETRY_RECORDS = 3
+
+
+def on_continuation(t: Transition) -> None:
+    """Do what is left of the run's work."""
+    if t.run.row.state in RUN_ENDS:
+        bury(t)
+        return
+    if not t.ending:
+        go_on_all(t)
+    settle(t)
+
+
+def go_on_all(t: Transition) -> None:
+    """Start what may be started, retry what was held back, fill the windows of all maps."""
+    graph = t.graph
+    if t.starting:
+        advance(t, graph.nodes)
+        _retry_held_back(t)
+    for map_id in graph.maps:
+        if t.task(map_id) is not None and maps.resume(t, graph.nodes[map_id]):
+            advance(t, graph.nodes[map_id].dependants)
+
+
+def retry(t: Transition, entry: TaskEntry) -> None:
+    """Send the next attempt of a task that was waiting for its time."""
+    task_id = entry.row.task_id
+    payload = t.item_input(task_id) if "." in task_id else entry.row.input
+    dispatch(t, t.node_of(task_id), entry, payload)
+
+
+def _retry_held_back(t: Transition) -> None:
+    """A retry that came due while the run was paused has lost its timer."""
+    if not t.count_all((TaskState.RETRYING,)):
+        return
+    for name in sorted(t.overlay.names()):
+        entry = t.overlay.get(name)
+        if not isinstance(entry, TaskEntry) or entry.timer_ms is not None:
+            continue
+        if entry.row.state is not TaskState.RETRYING:
+            continue
+        if t.room() < _RETRY_RECORDS + t.scope.limits.reserve:
+            t.more = True
+            return
+        retry(t, entry)

@@ -1,0 +1,221 @@
+"""How a run ends: decided, swept, closed, forgotten.
+
+A run that is to end badly first asks for the end of everything that is open (`sweep`), and closes
+when all of it was answered, or when the grace is over. A closed run leaves a marker; its records
+are removed at once where they fit into the event, else by continuations, its own record last.
+"""
+
+from __future__ import annotations
+
+from holdfast.coordinator.engine.run.failing import end_task, failure_of
+from holdfast.coordinator.engine.run.output import run_output
+from holdfast.coordinator.engine.run.rows import crowded, next_task
+from holdfast.coordinator.engine.run.transition import Transition
+from holdfast.coordinator.engine.state import closed_key
+from holdfast.coordinator.engine.states import OPEN_TASK_STATES
+from holdfast.coordinator.engine.templates import MappingFailed
+from holdfast.schemas.errors import HoldfastError
+from holdfast.schemas.records import (
+    ControlAction,
+    DeadLetterReason,
+    EventType,
+    Failure,
+    FailureKind,
+    Marker,
+    RunState,
+    TaskEntry,
+    TaskState,
+)
+
+__all__ = ["bury", "cancel_run", "close_run", "end_cancelled", "fail_run", "settle"]
+
+_SWEEP_RECORDS = 4
+"""The most that ending one task takes: event, journal, control, dead letter."""
+_BURY_RECORDS = 3
+"""The most that forgetting one record takes: its removal, a cancel and a release."""
+_SWEPT = (TaskState.DISPATCHED, TaskState.RETRYING, TaskState.DEAD, TaskState.EXPANDED)
+_FINISHED = (TaskState.SUCCEEDED, TaskState.SKIPPED)
+
+
+def fail_run(t: Transition, failure: Failure) -> None:
+    """Decide that the run fails; the first reason stands."""
+    if t.ending:
+        return
+    entry = t.move_run(RunState.FAILING)
+    entry.row.failure = failure
+    entry.timer_ms = t.now_ms + t.scope.limits.grace_ms
+    t.emit_run(EventType.RUN_FAILING, failure.message)
+
+
+def cancel_run(t: Transition, reason: str) -> None:
+    """Decide that the run is cancelled."""
+    entry = t.move_run(RunState.CANCELLING)
+    entry.row.failure = failure_of(FailureKind.CANCELLED, reason)
+    entry.timer_ms = t.now_ms + t.scope.limits.grace_ms
+    t.emit_run(EventType.RUN_CANCELLING, reason)
+
+
+def settle(t: Transition) -> None:
+    """Draw the conclusions for the run after one of its tasks changed."""
+    if not t.ending and not t.more:
+        _settle_open(t)
+        if t.overlay.get("") is None:
+            return  # it ended well, and is forgotten
+    if t.ending:
+        _sweep(t)
+        if not t.more and not t.count_all(OPEN_TASK_STATES):
+            close_run(t)
+
+
+def _settle_open(t: Transition) -> None:
+    state = t.run.row.state
+    if t.count(_FINISHED) == len(t.graph.nodes):
+        _succeed(t)
+        return
+    if state not in (RunState.RUNNING, RunState.WAITING):
+        return
+    waiting = _waits_for_people(t)
+    if waiting and state is RunState.RUNNING:
+        t.move_run(RunState.WAITING)
+        t.emit_run(EventType.RUN_WAITING, "nothing can go on before a dead letter is dealt with")
+    elif not waiting and state is RunState.WAITING:
+        t.move_run(RunState.RUNNING)
+        t.emit_run(EventType.RUN_RESUMED)
+
+
+def _waits_for_people(t: Transition) -> bool:
+    if not t.count_all((TaskState.DEAD,)):
+        return False
+    if t.count_all((TaskState.DISPATCHED, TaskState.RETRYING, TaskState.CANCELLING)):
+        return False
+    return not any(_has_items_left(t, map_id) for map_id in t.graph.maps)
+
+
+def _has_items_left(t: Transition, map_id: str) -> bool:
+    entry = t.task(map_id)
+    if entry is None or entry.row.state is not TaskState.EXPANDED:
+        return False
+    return entry.next_index < entry.row.total
+
+
+def _succeed(t: Transition) -> None:
+    try:
+        output = run_output(t)
+    except (MappingFailed, HoldfastError) as error:
+        message = f"the output of run {t.run_id!r} cannot be made: {error}"
+        fail_run(t, failure_of(FailureKind.SCHEMA, message))
+        return
+    entry = t.move_run(RunState.SUCCEEDED)
+    entry.row.output = output
+    if crowded(entry.row.input, output):
+        entry.row.input = None
+    _finish(t, EventType.RUN_SUCCEEDED)
+
+
+def close_run(t: Transition) -> None:
+    """End a run that was decided to end badly."""
+    if t.run.row.state is RunState.CANCELLING:
+        t.move_run(RunState.CANCELLED)
+        _finish(t, EventType.RUN_CANCELLED)
+    else:
+        t.move_run(RunState.FAILED)
+        _finish(t, EventType.RUN_FAILED)
+
+
+def _finish(t: Transition, kind: EventType) -> None:
+    entry = t.run
+    entry.row.finished_ms = t.now_ms
+    entry.timer_ms = None
+    failure = entry.row.failure
+    t.emit_run(kind, "" if failure is None else failure.message)
+    for map_id in t.graph.maps:
+        t.scope.lists.pop((t.run_id, map_id), None)
+    t.markers[closed_key(t.run_id)] = Marker(
+        entry.row.input_hash, entry.row.state, t.now_ms, entry.events_from
+    )
+    bury(t)
+
+
+def bury(t: Transition) -> None:
+    """Remove the records of a closed run, its own last; what does not fit is left for later."""
+    names = sorted(name for name in t.overlay.names() if name)
+    for name in names:
+        if name not in t.overlay.changes and t.room() < _BURY_RECORDS + 1:
+            t.more = True
+            return
+        entry = t.overlay.get(name)
+        if isinstance(entry, TaskEntry):
+            _let_go(t, entry)
+        t.overlay.put(name, None)
+    t.overlay.put("", None)
+
+
+def _let_go(t: Transition, entry: TaskEntry) -> None:
+    """A run that was ended by force may leave attempts with their agents."""
+    if entry.row.state is TaskState.DISPATCHED:
+        t.send_control(entry.row, ControlAction.CANCEL, "the run was closed")
+    if entry.row.state in (TaskState.DISPATCHED, TaskState.CANCELLING, TaskState.RETRYING):
+        t.release(entry.row, "the run was closed")
+
+
+def _sweep(t: Transition) -> None:
+    """Ask for the end of all that is open; once the grace is over, end it without an answer."""
+    timer_ms = t.run.timer_ms
+    overdue = timer_ms is not None and t.now_ms >= timer_ms
+    wanted = (*_SWEPT, TaskState.CANCELLING) if overdue else _SWEPT
+    if not t.count_all(wanted):
+        return
+    for name in sorted(t.overlay.names()):
+        entry = t.overlay.get(name)
+        if not isinstance(entry, TaskEntry) or entry.row.state not in wanted:
+            continue
+        if t.room() < _SWEEP_RECORDS + t.scope.limits.reserve:
+            t.more = True
+            return
+        if entry.row.state is TaskState.DISPATCHED and not overdue:
+            _ask_to_cancel(t, entry)
+        else:
+            _cut(t, entry)
+
+
+def _cancel_kind(t: Transition) -> FailureKind:
+    failure = t.run.row.failure
+    if failure is not None and failure.kind in (FailureKind.CANCELLED, FailureKind.DEADLINE):
+        return failure.kind
+    return FailureKind.UPSTREAM
+
+
+def _ask_to_cancel(t: Transition, entry: TaskEntry) -> None:
+    after = next_task(t.run_id, entry, TaskState.CANCELLING)
+    after.cancel_kind = _cancel_kind(t)
+    after.cancel_sent = True
+    after.timer_ms = None
+    t.put(after)
+    t.emit_task(EventType.TASK_CANCELLING, after.row)
+    t.send_control(after.row, ControlAction.CANCEL, after.cancel_kind)
+
+
+def _cut(t: Transition, entry: TaskEntry) -> None:
+    if entry.row.state is TaskState.DISPATCHED:
+        t.send_control(entry.row, ControlAction.CANCEL, _cancel_kind(t))
+    end_cancelled(t, entry, entry.cancel_kind or _cancel_kind(t))
+
+
+def end_cancelled(t: Transition, entry: TaskEntry, kind: FailureKind) -> TaskEntry:
+    """End a task that was cancelled, as what it was cancelled for.
+
+    What the run's deadline cut off has failed, and is kept whole in the dead letters.
+    """
+    if kind is not FailureKind.DEADLINE or entry.row.state is TaskState.EXPANDED:
+        failure = entry.row.failure or failure_of(kind, _CANCELLED_FOR[kind])
+        return end_task(t, entry, TaskState.CANCELLED, failure)
+    failure = failure_of(kind, _CANCELLED_FOR[kind])
+    t.park(entry.row, DeadLetterReason.DEADLINE, failure)
+    return end_task(t, entry, TaskState.FAILED, failure)
+
+
+_CANCELLED_FOR = {
+    FailureKind.CANCELLED: "the run was cancelled",
+    FailureKind.DEADLINE: "the run's deadline passed",
+    FailureKind.UPSTREAM: "another task of the run failed",
+}

@@ -1,0 +1,117 @@
+"""What becomes of an attempt that did not succeed: another one, a dead letter, or the end."""
+
+from __future__ import annotations
+
+import hashlib
+
+from holdfast.coordinator.engine.graph import Node
+from holdfast.coordinator.engine.run.rows import next_task
+from holdfast.coordinator.engine.run.transition import Transition
+from holdfast.schemas.records import (
+    DeadLetterReason,
+    EventType,
+    Failure,
+    FailureKind,
+    RetryPolicy,
+    TaskEntry,
+    TaskState,
+)
+
+__all__ = ["backoff_ms", "end_task", "fail_attempt", "failure_of", "give_up"]
+
+_EXHAUSTED = DeadLetterReason.EXHAUSTED
+DEAD_LETTER_REASONS: dict[FailureKind, DeadLetterReason | None] = {
+    FailureKind.ERROR: _EXHAUSTED,
+    FailureKind.TIMEOUT: _EXHAUSTED,
+    FailureKind.QUEUE_TIMEOUT: _EXHAUSTED,
+    FailureKind.TOO_LARGE: _EXHAUSTED,
+    FailureKind.DEADLINE: DeadLetterReason.DEADLINE,
+    FailureKind.POISON: DeadLetterReason.POISON,
+    FailureKind.UNDECODABLE: DeadLetterReason.UNDECODABLE,
+    FailureKind.SCHEMA: DeadLetterReason.SCHEMA,
+    FailureKind.UNKNOWN_TASK: DeadLetterReason.UNKNOWN_TASK,
+    FailureKind.MISMATCH: DeadLetterReason.MISMATCH,
+    FailureKind.OUTCOME_UNKNOWN: DeadLetterReason.OUTCOME_UNKNOWN,
+    # Nobody has to look into these: someone asked for it, or another task is the cause.
+    FailureKind.CANCELLED: None,
+    FailureKind.UPSTREAM: None,
+}
+
+
+def failure_of(kind: FailureKind, message: str, *, retryable: bool = False) -> Failure:
+    """Return a failure that the coordinator itself found."""
+    return Failure(kind, "", message, "", retryable)
+
+
+def backoff_ms(policy: RetryPolicy, run_id: str, task_id: str, attempt: int, base: int) -> int:
+    """Return how long to wait after `attempt` failed, in milliseconds.
+
+    initial * factor^(n-1), at most max, n counted from the last replay (`base`); jittered up and
+    down by a share that depends on run, task and attempt alone: the engine draws no lots, and a
+    restored slot decides the same.
+    """
+    # The exponent is bounded before the power is taken: 10,000 attempts overflow a float.
+    exponent = min(attempt - base - 1, 64)
+    delay = min(policy.initial_ms * policy.factor**exponent, float(policy.max_ms))
+    digest = hashlib.sha256(f"{run_id}/{task_id}/{attempt}".encode()).digest()
+    share = int.from_bytes(digest[:8], "big") / 2**64 * 2 - 1
+    return max(0, round(delay * (1 + policy.jitter * share)))
+
+
+def fail_attempt(t: Transition, node: Node, entry: TaskEntry, failure: Failure) -> TaskEntry:
+    """Settle an attempt that failed; return the task as it is then.
+
+    RETRYING: it goes on by itself. DEAD: it waits for a person. FAILED or CANCELLED: it has ended,
+    and the caller says what that means for its map or run.
+    """
+    attempts = entry.row.attempt - entry.attempts_base
+    if not failure.retryable or attempts >= node.retry.attempts:
+        return give_up(t, node, entry, failure)
+    if t.ending:
+        # It could be tried again, but the run ends: nobody needs to look into it.
+        return end_task(t, entry, TaskState.CANCELLED, failure)
+    after = next_task(t.run_id, entry, TaskState.RETRYING)
+    row = after.row
+    row.failure = failure
+    delay = backoff_ms(node.retry, t.run_id, row.task_id, row.attempt, entry.attempts_base)
+    row.retry_ms = after.timer_ms = t.now_ms + delay
+    after.cancel_kind = None
+    t.put(after)
+    t.emit_task(EventType.TASK_RETRYING, row)
+    return after
+
+
+def give_up(t: Transition, node: Node, entry: TaskEntry, failure: Failure) -> TaskEntry:
+    """Write the dead letter; park the task (`on_dead_letter: wait`) or end it as FAILED."""
+    reason = DEAD_LETTER_REASONS[failure.kind]
+    if reason is not None:
+        t.park(entry.row, reason, failure)
+    if not node.wait or t.ending or reason is None:
+        return end_task(t, entry, TaskState.FAILED, failure)
+    after = next_task(t.run_id, entry, TaskState.DEAD)
+    after.row.failure = failure
+    after.cancel_kind = after.timer_ms = None
+    t.put(after)
+    t.emit_task(EventType.TASK_DEAD, after.row)
+    return after
+
+
+_END_EVENTS = {
+    TaskState.FAILED: EventType.TASK_FAILED,
+    TaskState.CANCELLED: EventType.TASK_CANCELLED,
+}
+
+
+def end_task(
+    t: Transition, entry: TaskEntry, state: TaskState, failure: Failure | None
+) -> TaskEntry:
+    """End a task without success, and let its agent forget it."""
+    after = next_task(t.run_id, entry, state)
+    after.row.failure = failure or after.row.failure
+    if after.row.finished_ms is None:
+        after.row.finished_ms = t.now_ms
+    after.row.retry_ms = after.timer_ms = after.cancel_kind = None
+    t.put(after)
+    t.emit_task(_END_EVENTS[state], after.row)
+    t.release(after.row, f"task {state}")
+    return after

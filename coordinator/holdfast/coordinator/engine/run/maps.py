@@ -1,0 +1,324 @@
+"""A map: a task worked once for each item of a list, in a window, its results in the list's order.
+
+Everything about a map is in its own entry and in its chunks: how far the list stands there
+(`expanded`), how far it was handed out (`next_index`), how many items have ended. An item that
+has ended stays until all of its chunk have; then the chunk's outputs take the place of its inputs
+and of its items' entries. So what a map holds is its window and its outputs, not its history.
+
+The functions here answer True when the map has ended well: the caller goes on with its dependants.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from holdfast.coordinator.engine.graph import Node
+from holdfast.coordinator.engine.run.dispatch import dispatch, encode_input, order_key
+from holdfast.coordinator.engine.run.ending import fail_run
+from holdfast.coordinator.engine.run.failing import failure_of, give_up
+from holdfast.coordinator.engine.run.lists import (
+    input_chunks,
+    item_failure,
+    item_input,
+    items_name,
+    join_json_lists,
+    outputs_name,
+    split_chunk,
+)
+from holdfast.coordinator.engine.run.rows import new_task, next_task, touch_task
+from holdfast.coordinator.engine.run.transition import Transition
+from holdfast.coordinator.engine.states import TASK_ENDS
+from holdfast.coordinator.engine.templates import MappingFailed
+from holdfast.schemas.codec import encode_json
+from holdfast.schemas.errors import Undecodable
+from holdfast.schemas.plan import WIDTH_MAX
+from holdfast.schemas.records import (
+    EventType,
+    Failure,
+    FailureKind,
+    ItemFailure,
+    ListChunk,
+    Payload,
+    TaskEntry,
+    TaskState,
+)
+
+__all__ = ["count_item", "expand", "go_on", "resume"]
+
+LISTS_MAX = 32
+"""Evaluated lists kept; one that was dropped is evaluated again."""
+PROGRESS_SHARE = 100
+"""A map says about this many times how far it is."""
+_ITEM_RECORDS = 5
+"""The most that handing out one item takes: its three records, and a part of its chunk."""
+_IN_FLIGHT = (TaskState.DISPATCHED, TaskState.RETRYING, TaskState.CANCELLING)
+
+
+def expand(t: Transition, node: Node, entry: TaskEntry) -> bool:
+    """Start a map. Raises `MappingFailed` when there is no list to go over."""
+    items = _list(t, node)
+    if not items:
+        after = next_task(t.run_id, entry, TaskState.SUCCEEDED)
+        after.row.output = encode_json([])
+        after.row.finished_ms = t.now_ms
+        t.put(after)
+        t.emit_task(EventType.TASK_SUCCEEDED, after.row)
+        return True
+    after = next_task(t.run_id, entry, TaskState.EXPANDED)
+    after.row.total = len(items)
+    after.row.started_ms = t.now_ms
+    t.put(after)
+    t.emit_task(EventType.TASK_EXPANDED, after.row)
+    return go_on(t, node)
+
+
+def resume(t: Transition, node: Node) -> bool:
+    """Do what an earlier event left undone."""
+    entry = _map(t, node)
+    if entry.row.state is TaskState.SUCCEEDED:
+        _remove_outputs(t, node, entry)
+        return False
+    if entry.row.state is not TaskState.EXPANDED:
+        return False
+    for chunk in range(_chunks(t, entry.next_index)):
+        _close_chunk(t, node, chunk)
+    return go_on(t, node)
+
+
+def go_on(t: Transition, node: Node) -> bool:
+    """Hand out items while the window has room; end the map when all have ended."""
+    while t.starting:
+        entry = _map(t, node)
+        if entry.row.state is not TaskState.EXPANDED or entry.next_index >= entry.row.total:
+            break
+        if t.count(_IN_FLIGHT, node.id) >= node.max_parallel:
+            break
+        if t.room() < _ITEM_RECORDS + t.scope.limits.reserve:
+            t.more = True
+            break
+        if entry.next_index >= entry.expanded:
+            _add_chunk(t, node, entry)
+        else:
+            _hand_out(t, node, entry)
+    return not t.ending and _end(t, node)
+
+
+def count_item(t: Transition, node: Node, item: TaskEntry) -> None:
+    """Note that an item has ended."""
+    entry = touch_task(_map(t, node))
+    row = entry.row
+    failed = item.row.state is not TaskState.SUCCEEDED
+    row.done += 1
+    row.failed += failed
+    t.put(entry)
+    if t.ending:
+        return
+    if failed and not node.collect:
+        failure = item.row.failure or failure_of(FailureKind.ERROR, "it did not succeed")
+        _fail(t, item.row.task_id, failure)
+        return
+    if row.done % max(1, row.total // PROGRESS_SHARE) == 0 and row.done < row.total:
+        t.emit_task(EventType.TASK_PROGRESSED, row, f"{row.done} of {row.total}")
+    _close_chunk(t, node, _index(item.row.task_id) // t.scope.limits.chunk_items)
+
+
+def _fail(t: Transition, task_id: str, failure: Failure) -> None:
+    message = f"task {task_id!r} failed: {failure.message}"
+    fail_run(t, Failure(failure.kind, failure.error_class, message, failure.traceback, False))
+
+
+def _map(t: Transition, node: Node) -> TaskEntry:
+    entry = t.task(node.id)
+    assert entry is not None, f"map {t.run_id}/{node.id} is not there"
+    return entry
+
+
+def _index(task_id: str) -> int:
+    return int(task_id.rpartition(".")[2])
+
+
+def _chunks(t: Transition, items: int) -> int:
+    return -(-items // t.scope.limits.chunk_items)
+
+
+def _list(t: Transition, node: Node) -> list[Any]:
+    """Return what the map goes over; evaluated once while it is remembered."""
+    lists = t.scope.lists
+    key = (t.run_id, node.id)
+    if key in lists:
+        return lists[key]
+    assert node.over is not None, f"{node.id} is no map"
+    items = node.over.make(t.document(node.over))
+    if not isinstance(items, list):
+        kind = "null" if items is None else f"a {type(items).__name__}"
+        raise MappingFailed(f"task {node.id!r}: over is {kind}; it must be a list")
+    if len(items) > WIDTH_MAX:
+        raise MappingFailed(
+            f"task {node.id!r}: over has {len(items)} items; at most {WIDTH_MAX} are allowed"
+        )
+    while len(lists) >= LISTS_MAX:
+        lists.pop(next(iter(lists)))
+    lists[key] = items
+    return items
+
+
+# --- handing out -------------------------------------------------------------------------------
+
+
+def _add_chunk(t: Transition, node: Node, entry: TaskEntry) -> None:
+    """Make the inputs of the next items and put them into the state."""
+    first = entry.expanded
+    items = _list(t, node)[first : first + t.scope.limits.chunk_items]
+    payloads: list[Payload] = []
+    failures: list[ItemFailure] = []
+    document = dict(t.document(node.input))
+    for offset, item in enumerate(items):
+        document["item"] = item
+        try:
+            payloads.append(encode_input(t, node, document))
+        except MappingFailed as error:
+            payloads.append(None)
+            failures.append(ItemFailure(first + offset, FailureKind.SCHEMA, "", str(error)))
+    parts = split_chunk(payloads, failures, first, t.scope.limits.chunk_bytes)
+    for part, record in enumerate(parts):
+        t.overlay.put(items_name(node.id, first // t.scope.limits.chunk_items, part), record)
+    after = touch_task(entry)
+    after.expanded += len(items)
+    t.put(after)
+
+
+def _hand_out(t: Transition, node: Node, entry: TaskEntry) -> None:
+    index = entry.next_index
+    after = touch_task(entry)
+    after.next_index += 1
+    t.put(after)
+    item = new_task(node, f"{node.id}.{index}")
+    problem = item_failure(t.overlay, node.id, index, t.scope.limits.chunk_items)
+    if problem is None:
+        try:
+            source = _list(t, node)[index] if node.order_key is not None else None
+            item.row.order_key = order_key(t, node, source)
+        except MappingFailed as error:
+            problem = ItemFailure(index, FailureKind.SCHEMA, "", str(error))
+    if problem is None:
+        payload = item_input(t.overlay, node.id, index, t.scope.limits.chunk_items)
+        dispatch(t, node, item, payload)
+        return
+    ended = give_up(t, node, item, failure_of(problem.kind, problem.message))
+    if ended.row.state in TASK_ENDS:
+        count_item(t, node, ended)
+
+
+# --- gathering ---------------------------------------------------------------------------------
+
+
+def _close_chunk(t: Transition, node: Node, chunk: int) -> None:
+    """Put the outputs of a chunk in the place of its items, if all of them have ended."""
+    entry = _map(t, node)
+    first = chunk * t.scope.limits.chunk_items
+    end = min(first + t.scope.limits.chunk_items, entry.row.total)
+    if end > entry.next_index or t.overlay.get(items_name(node.id, chunk)) is None:
+        return
+    items: list[TaskEntry] = []
+    for index in range(first, end):
+        item = t.task(f"{node.id}.{index}")
+        if item is None or item.row.state not in TASK_ENDS:
+            return
+        items.append(item)
+    if t.room() < len(items) + t.scope.limits.reserve:
+        t.more = True
+        return
+    record = _outputs(t, items)
+    unreadable = len(record.failures) - sum(i.row.state is not TaskState.SUCCEEDED for i in items)
+    t.overlay.put(outputs_name(node.id, chunk), record)
+    for name, _ in list(input_chunks(t.overlay, node.id, chunk)):
+        t.overlay.put(name, None)
+    for item in items:
+        t.overlay.put(item.row.task_id, None)
+    if unreadable:
+        _count_unreadable(t, node, record, unreadable)
+
+
+def _outputs(t: Transition, items: list[TaskEntry]) -> ListChunk:
+    values = t.scope.values
+    values.require(item.row.output for item in items)
+    outputs: list[Any] = []
+    failures: list[ItemFailure] = []
+    for item in items:
+        index = _index(item.row.task_id)
+        failure = item.row.failure
+        if item.row.state is TaskState.SUCCEEDED:
+            try:
+                outputs.append(values.document(item.row.output))
+            except Undecodable as error:
+                message = f"its output cannot be read: {error}"
+                failures.append(ItemFailure(index, FailureKind.UNDECODABLE, "", message))
+        elif failure is not None:
+            failures.append(ItemFailure(index, failure.kind, failure.error_class, failure.message))
+    return ListChunk([values.payload(t.run_id, encode_json(outputs))], failures)
+
+
+def _count_unreadable(t: Transition, node: Node, record: ListChunk, count: int) -> None:
+    after = touch_task(_map(t, node))
+    after.row.failed += count
+    t.put(after)
+    if not node.collect:
+        found = next(f for f in record.failures if f.kind is FailureKind.UNDECODABLE)
+        _fail(t, f"{node.id}.{found.index}", failure_of(found.kind, found.message))
+
+
+def _end(t: Transition, node: Node) -> bool:
+    """End the map when every chunk is closed."""
+    entry = _map(t, node)
+    if entry.row.state is not TaskState.EXPANDED or entry.row.done < entry.row.total:
+        return False
+    chunks: list[ListChunk] = []
+    for chunk in range(_chunks(t, entry.row.total)):
+        record = t.overlay.get(outputs_name(node.id, chunk))
+        if not isinstance(record, ListChunk):
+            return False
+        chunks.append(record)
+    if t.room() < t.scope.limits.reserve:
+        t.more = True
+        return False
+    after = next_task(t.run_id, entry, TaskState.SUCCEEDED)
+    after.row.output = _joined(t, chunks)
+    after.failures = _failures(t, chunks)
+    after.row.finished_ms = t.now_ms
+    t.put(after)
+    t.emit_task(EventType.TASK_SUCCEEDED, after.row)
+    t.scope.lists.pop((t.run_id, node.id), None)
+    _remove_outputs(t, node, after)
+    return True
+
+
+def _joined(t: Transition, chunks: list[ListChunk]) -> Payload:
+    values = t.scope.values
+    payloads = [payload for chunk in chunks for payload in chunk.items]
+    values.require(payloads)
+    return values.payload(t.run_id, join_json_lists(values.data(p) for p in payloads))
+
+
+def _failures(t: Transition, chunks: list[ListChunk]) -> Payload:
+    failures = [
+        {
+            "index": failure.index,
+            "kind": str(failure.kind),
+            "error_class": failure.error_class,
+            "message": failure.message,
+        }
+        for chunk in chunks
+        for failure in chunk.failures
+    ]
+    return t.scope.values.payload(t.run_id, encode_json(failures)) if failures else None
+
+
+def _remove_outputs(t: Transition, node: Node, entry: TaskEntry) -> None:
+    for chunk in range(_chunks(t, entry.row.total)):
+        name = outputs_name(node.id, chunk)
+        if t.overlay.get(name) is None:
+            continue
+        if t.room() < t.scope.limits.reserve:
+            t.more = True
+            return
+        t.overlay.put(name, None)

@@ -1,0 +1,134 @@
+"""What agents say of attempts: their end, and how far they are."""
+
+from __future__ import annotations
+
+from holdfast.coordinator.engine.graph import Node
+from holdfast.coordinator.engine.run import maps
+from holdfast.coordinator.engine.run.ending import end_cancelled, settle
+from holdfast.coordinator.engine.run.failing import fail_attempt, failure_of
+from holdfast.coordinator.engine.run.rows import copy_task_row, crowded, next_task, touch_task
+from holdfast.coordinator.engine.run.starting import advance, fail_node
+from holdfast.coordinator.engine.run.transition import Transition
+from holdfast.coordinator.engine.states import TASK_ENDS
+from holdfast.schemas.records import (
+    EventType,
+    Failure,
+    FailureKind,
+    Outcome,
+    TaskEntry,
+    TaskProgress,
+    TaskResult,
+    TaskState,
+)
+
+__all__ = ["after_end", "on_progress", "on_result"]
+
+_WITH_AGENT = (TaskState.DISPATCHED, TaskState.CANCELLING)
+
+
+def on_result(t: Transition, result: TaskResult) -> None:
+    """Take the end of an attempt; one that nobody waits for changes nothing."""
+    entry = t.task(result.task_id)
+    problem = _unwanted(entry, result)
+    if problem is not None or entry is None:
+        what = f"attempt {result.attempt} of {result.task_id!r} ({result.outcome})"
+        t.emit_note(EventType.RESULT_IGNORED, f"{what} from {result.instance!r}: {problem}")
+        return
+    entry = _told(entry, result)
+    node = t.node_of(result.task_id)
+    if result.outcome is Outcome.SUCCEEDED:
+        after = _succeed(t, entry, result)
+    elif result.outcome is Outcome.CANCELLED:
+        after = _cancelled(t, node, entry)
+    else:
+        failure = result.failure or failure_of(FailureKind.ERROR, "the agent gave no reason")
+        after = fail_attempt(t, node, entry, failure)
+    after_end(t, node, after)
+
+
+def after_end(t: Transition, node: Node, entry: TaskEntry) -> None:
+    """Draw the conclusions from a task that may have ended: for map, run, those that wait."""
+    state = entry.row.state
+    if state in TASK_ENDS:
+        if node.over is not None:
+            maps.count_item(t, node, entry)
+        elif state is TaskState.SUCCEEDED:
+            advance(t, node.dependants)
+        elif entry.row.failure is not None:
+            fail_node(t, entry, entry.row.failure)
+    if node.over is not None and maps.go_on(t, node):
+        advance(t, node.dependants)
+    settle(t)
+
+
+def on_progress(t: Transition, progress: TaskProgress) -> None:
+    """Pass on what a handler said; it also shows that the attempt has left the queue."""
+    entry = t.task(progress.task_id)
+    if entry is None or entry.row.attempt != progress.attempt:
+        return
+    if entry.row.state is not TaskState.DISPATCHED:
+        return
+    if entry.timer_ms is not None:
+        entry = touch_task(entry)
+        entry.timer_ms = None
+        t.put(entry)
+    share = "" if progress.fraction is None else f" ({progress.fraction:.0%})"
+    t.emit_task(EventType.TASK_PROGRESSED, entry.row, progress.message + share)
+
+
+def _unwanted(entry: TaskEntry | None, result: TaskResult) -> str | None:
+    """Return why a result is ignored, or None."""
+    if entry is None:
+        return "the run has no such task at work"
+    if entry.row.attempt != result.attempt:
+        return f"attempt {entry.row.attempt} is the newest"
+    if entry.row.state not in _WITH_AGENT:
+        return f"this attempt has ended already; the task is {entry.row.state}"
+    return None
+
+
+def _told(entry: TaskEntry, result: TaskResult) -> TaskEntry:
+    """Return the task with what the agent told of its attempt; not another version yet."""
+    row = copy_task_row(entry.row)
+    row.steps = result.steps
+    row.resumes = result.resumes
+    row.instance = result.instance
+    row.started_ms = result.started_ms
+    row.finished_ms = result.finished_ms
+    return TaskEntry(
+        row,
+        entry.cancel_kind,
+        None,
+        entry.cancel_sent,
+        entry.attempts_base,
+        entry.expanded,
+        entry.next_index,
+        entry.failures,
+    )
+
+
+def _succeed(t: Transition, entry: TaskEntry, result: TaskResult) -> TaskEntry:
+    after = next_task(t.run_id, entry, TaskState.SUCCEEDED)
+    after.row.output = result.output
+    if crowded(after.row.input, result.output):
+        after.row.input = None
+    after.cancel_kind = None
+    t.put(after)
+    t.emit_task(EventType.TASK_SUCCEEDED, after.row)
+    if after.cancel_sent:
+        # The agent has forgotten the task, and perhaps noted the cancel that came too late.
+        t.release(after.row, "task succeeded")
+    return after
+
+
+def _cancelled(t: Transition, node: Node, entry: TaskEntry) -> TaskEntry:
+    kind = entry.cancel_kind
+    if entry.row.state is TaskState.CANCELLING:
+        return end_cancelled(t, entry, kind or FailureKind.CANCELLED)
+    if kind is FailureKind.QUEUE_TIMEOUT:
+        queue_s = (node.queue_timeout_ms or 0) / 1_000
+        message = f"no place at {node.agent!r} became free within {queue_s:g} s"
+        return fail_attempt(t, node, entry, failure_of(kind, message, retryable=True))
+    # Nobody here asked for it: an operator at the agent, perhaps. The task is still to be done.
+    failure = Failure(FailureKind.CANCELLED, "", "the agent cancelled the attempt", "", True)
+    return fail_attempt(t, node, entry, failure)

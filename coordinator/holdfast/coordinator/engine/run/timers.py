@@ -1,0 +1,46 @@
+"""What time brings: retries, queue time-outs, deadlines, the end of a grace.
+
+A timer is a field of the state. That one is due is only a hint to look: what is not there any
+more, or is due later by now, does nothing.
+"""
+
+from __future__ import annotations
+
+from holdfast.coordinator.engine.run.continuing import retry
+from holdfast.coordinator.engine.run.ending import fail_run, settle
+from holdfast.coordinator.engine.run.failing import failure_of
+from holdfast.coordinator.engine.run.rows import touch_task
+from holdfast.coordinator.engine.run.transition import Transition
+from holdfast.coordinator.engine.states import RUN_ENDS
+from holdfast.schemas.records import ControlAction, FailureKind, RunEntry, TaskEntry, TaskState
+
+__all__ = ["on_timer"]
+
+
+def on_timer(t: Transition, name: str) -> None:
+    """Look at the timer of the run (`name` "") or of one of its tasks."""
+    entry = t.overlay.get(name)
+    if not isinstance(entry, RunEntry | TaskEntry):
+        return
+    if entry.timer_ms is None or entry.timer_ms > t.now_ms:
+        return
+    if isinstance(entry, TaskEntry):
+        _task_due(t, entry)
+    elif entry.row.state not in RUN_ENDS:
+        if not t.ending:
+            fail_run(t, failure_of(FailureKind.DEADLINE, "the run's deadline passed"))
+        settle(t)
+
+
+def _task_due(t: Transition, entry: TaskEntry) -> None:
+    if entry.row.state is TaskState.RETRYING and t.starting:
+        retry(t, entry)
+        return
+    after = touch_task(entry)
+    after.timer_ms = None
+    if entry.row.state is TaskState.DISPATCHED:
+        # It stays DISPATCHED: an agent that has begun with it goes on, and its result will count.
+        after.cancel_kind = FailureKind.QUEUE_TIMEOUT
+        after.cancel_sent = True
+        t.send_control(after.row, ControlAction.CANCEL, FailureKind.QUEUE_TIMEOUT)
+    t.put(after)

@@ -1,0 +1,274 @@
+"""One event being taken by one run: what it sees, what it changes, what it says.
+
+Everything below `engine/run` works on a `Transition`. It reads through the overlay, gathers the
+effects, and counts the records that the event makes, so that none makes more than allowed: who
+has more to do sets `more` and finds what is left in the state, when the continuation enters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from holdfast.coordinator.engine.effects import Effect, Emit, Park, SendControl, SendTask
+from holdfast.coordinator.engine.graph import Graph, Graphs, Node
+from holdfast.coordinator.engine.limits import EngineLimits
+from holdfast.coordinator.engine.run.lists import item_input
+from holdfast.coordinator.engine.run.rows import copy_task_row, crowded, next_run
+from holdfast.coordinator.engine.state import Overlay
+from holdfast.coordinator.engine.templates import MappingFailed, Template
+from holdfast.coordinator.engine.values import Values
+from holdfast.schemas.errors import HoldfastError
+from holdfast.schemas.records import (
+    Cause,
+    Command,
+    ControlAction,
+    ControlEnvelope,
+    DeadLetter,
+    DeadLetterReason,
+    Event,
+    EventType,
+    Failure,
+    Marker,
+    Payload,
+    RunEntry,
+    RunState,
+    TaskEntry,
+    TaskEnvelope,
+    TaskRow,
+    TaskState,
+)
+
+__all__ = ["Scope", "Transition"]
+
+ENDING = (RunState.CANCELLING, RunState.FAILING)
+STARTING = (RunState.RUNNING, RunState.WAITING)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What all transitions of an engine share."""
+
+    limits: EngineLimits
+    values: Values
+    graphs: Graphs
+    lists: dict[tuple[str, str], list[Any]]
+    """Lists that maps go over, evaluated; each can be evaluated again."""
+
+
+class Transition:
+    """See the module's docstring."""
+
+    __slots__ = (
+        "_graph",
+        "cause",
+        "effects",
+        "markers",
+        "more",
+        "now_ms",
+        "overlay",
+        "run_id",
+        "scope",
+    )
+
+    def __init__(
+        self, scope: Scope, run_id: str, overlay: Overlay, now_ms: int, cause: Cause | None
+    ) -> None:
+        self.scope = scope
+        self.run_id = run_id
+        self.overlay = overlay
+        self.now_ms = now_ms
+        self.cause = cause
+        self.effects: list[Effect] = []
+        self.markers: dict[str, Marker | None] = {}
+        self.more = False
+        self._graph: Graph | None = None
+
+    # --- reading -------------------------------------------------------------------------------
+
+    @property
+    def run(self) -> RunEntry:
+        """The run; it must exist."""
+        return cast(RunEntry, self.overlay.get(""))
+
+    @property
+    def graph(self) -> Graph:
+        """Its plan, compiled."""
+        if self._graph is None:
+            self._graph = self.scope.graphs.get(self.run.plan)
+        return self._graph
+
+    @property
+    def ending(self) -> bool:
+        """Whether it was decided that the run ends badly."""
+        return self.run.row.state in ENDING
+
+    @property
+    def starting(self) -> bool:
+        """Whether tasks may be handed out."""
+        return self.run.row.state in STARTING
+
+    def task(self, task_id: str) -> TaskEntry | None:
+        """Return a task, if anything was journaled of it."""
+        return cast("TaskEntry | None", self.overlay.get(task_id))
+
+    def node_of(self, task_id: str) -> Node:
+        """Return the plan's node of a task or of an item."""
+        return self.graph.nodes[task_id.partition(".")[0]]
+
+    def count(self, states: Iterable[TaskState], group: str = "") -> int:
+        """Return how many tasks of the plan, or items of a map, are in one of `states`."""
+        return sum(self.overlay.count(group, state) for state in states)
+
+    def count_all(self, states: Iterable[TaskState]) -> int:
+        """Return how many tasks, items too, are in one of `states`."""
+        wanted = tuple(states)
+        return sum(self.count(wanted, group) for group in ("", *self.graph.maps))
+
+    def room(self) -> int:
+        """Return how many more records this event may make."""
+        used = len(self.effects) + len(self.overlay.changes) + len(self.markers)
+        return self.scope.limits.records_per_event - used
+
+    def document(self, template: Template, item: Any = None) -> Mapping[str, Any]:
+        """Return what a template is evaluated on: only what it reads is decoded.
+
+        Raises `MappingFailed` when a value it needs cannot be read.
+        """
+        document: dict[str, Any] = {}
+        if template.input:
+            document["input"] = self._readable("the run's input", self.run.row.input)
+        if template.tasks:
+            document["tasks"] = {
+                name: self._readable(f"the output of task {name!r}", self._output(name))
+                for name in template.tasks
+            }
+        if template.item:
+            document["item"] = item
+        return document
+
+    def _output(self, name: str) -> Payload:
+        entry = self.task(name)
+        return None if entry is None else entry.row.output
+
+    def _readable(self, what: str, payload: Payload) -> Any:
+        try:
+            return self.scope.values.document(payload)
+        except HoldfastError as error:
+            raise MappingFailed(f"{what} cannot be read: {error}") from error
+
+    # --- writing -------------------------------------------------------------------------------
+
+    def put(self, entry: TaskEntry) -> None:
+        """Set a task."""
+        self.overlay.put(entry.row.task_id, entry)
+
+    def move_run(self, state: RunState) -> RunEntry:
+        """Set the run to a copy in `state`, and return it to be filled in."""
+        entry = next_run(self.run, state)
+        self.overlay.put("", entry)
+        return entry
+
+    def emit_run(self, kind: EventType, message: str = "", *, plan: str | None = None) -> None:
+        """Say what the run is now."""
+        row = self.run.row
+        self._emit(Event(self.run_id, kind, self.now_ms, self.cause, row, None, message, plan))
+
+    def emit_task(self, kind: EventType, row: TaskRow, message: str = "") -> None:
+        """Say what a task is now; an item's row gets its input, which stands in the list."""
+        if row.input is None and "." in row.task_id:
+            payload = self.item_input(row.task_id)
+            if not crowded(payload, row.output):
+                row = copy_task_row(row)
+                row.input = payload
+        self._emit(Event(self.run_id, kind, self.now_ms, self.cause, None, row, message))
+
+    def emit_note(self, kind: EventType, message: str, command: Command | None = None) -> None:
+        """Say something that changes nothing."""
+        entry = self.overlay.get("")
+        row = entry.row if isinstance(entry, RunEntry) else None
+        self._emit(
+            Event(self.run_id, kind, self.now_ms, self.cause, row, None, message, command=command)
+        )
+
+    def emit_answer(self, kind: EventType, message: str, events_from: int) -> None:
+        """Answer a submission whose run id was used before."""
+        entry = self.overlay.get("")
+        row = entry.row if isinstance(entry, RunEntry) else None
+        event = Event(self.run_id, kind, self.now_ms, self.cause, row, None, message)
+        event.events_from = events_from
+        self._emit(event)
+
+    def _emit(self, event: Event) -> None:
+        self.effects.append(Emit(event))
+
+    def item_input(self, task_id: str) -> Payload:
+        """Return the input of a map's item, from its list."""
+        map_id, _, index = task_id.partition(".")
+        return item_input(self.overlay, map_id, int(index), self.scope.limits.chunk_items)
+
+    # --- speaking to agents --------------------------------------------------------------------
+
+    def record_key(self, row: TaskRow) -> str:
+        """Return the key of the task's records on its agent's topics."""
+        if row.order_key is not None:
+            return f"o:{row.order_key}"
+        return f"t:{self.run_id}/{row.task_id}"
+
+    def send_task(self, node: Node, row: TaskRow, payload: Payload) -> None:
+        """Hand an attempt to its agent."""
+        run = self.run
+        envelope = TaskEnvelope(
+            run_id=self.run_id,
+            task_id=row.task_id,
+            task=row.task,
+            attempt=row.attempt,
+            input=payload,
+            reply_key=run.reply_key,
+            origin=run.row.origin,
+            sent_ms=self.now_ms,
+            order_key=row.order_key,
+            loose_order=node.loose_order,
+            timeout_ms=node.timeout_ms,
+            deadline_ms=run.row.deadline_ms,
+        )
+        self.effects.append(SendTask(row.agent, self.record_key(row), envelope))
+
+    def send_control(self, row: TaskRow, action: ControlAction, reason: str) -> None:
+        """Tell the task's agent to cancel its newest attempt, or to forget the task."""
+        envelope = ControlEnvelope(
+            self.run_id,
+            row.task_id,
+            row.attempt,
+            action,
+            reason,
+            self.run.reply_key,
+            self.now_ms,
+        )
+        self.effects.append(SendControl(row.agent, self.record_key(row), envelope))
+
+    def release(self, row: TaskRow, reason: str) -> None:
+        """Tell the agent to forget the task, if it was ever handed to it."""
+        if row.attempt:
+            self.send_control(row, ControlAction.RELEASE, reason)
+
+    def park(self, row: TaskRow, reason: DeadLetterReason, failure: Failure) -> None:
+        """Write a task to the dead letters."""
+        payload = row.input
+        if payload is None and "." in row.task_id:
+            payload = self.item_input(row.task_id)
+        letter = DeadLetter(
+            dead_letter_id=f"{self.run_id}/{row.task_id}/{row.attempt}",
+            reason=reason,
+            failure=failure,
+            run_id=self.run_id,
+            task_id=row.task_id,
+            agent=row.agent,
+            task=row.task,
+            attempt=row.attempt,
+            input=payload,
+            source=None,
+            at_ms=self.now_ms,
+        )
+        self.effects.append(Park(letter))

@@ -1,0 +1,69 @@
+"""What a committed batch adds to the metrics."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from prometheus_client import Counter
+
+from holdfast.coordinator import metrics
+from holdfast.coordinator.batch import Batch
+from holdfast.coordinator.engine import RUN_ENDS, TASK_ENDS, Emit, Park
+from holdfast.schemas.records import Event, EventType, RunRow, TaskRow, TaskState
+
+__all__ = ["observe"]
+
+
+def observe(batch: Batch) -> None:
+    """Count what the batch did; called once, when its commit was acknowledged."""
+    metrics.BATCH_INPUTS.observe(len(batch.taken))
+    for pending in batch.taken:
+        if pending.input is not None:
+            _inputs(type(pending.input).__name__).inc()
+    for effect in batch.effects:
+        if isinstance(effect, Emit):
+            _event(effect.event)
+        elif isinstance(effect, Park):
+            metrics.DEAD_LETTERS.labels(effect.letter.reason).inc()
+
+
+@cache
+def _events(kind: EventType) -> Counter:
+    # `labels` takes a lock and builds a key each time: too slow for every event.
+    return metrics.EVENTS.labels(kind)
+
+
+@cache
+def _tasks_ended(state: TaskState) -> Counter:
+    return metrics.TASKS_ENDED.labels(state)
+
+
+@cache
+def _inputs(kind: str) -> Counter:
+    return metrics.INPUTS.labels(kind.lower())
+
+
+def _event(event: Event) -> None:
+    _events(event.type).inc()
+    if event.type.endswith(".ignored"):
+        return
+    if event.task is not None and event.task.state in TASK_ENDS:
+        _task(event.task)
+    elif event.run is not None and event.run.state in RUN_ENDS:
+        _run(event.run)
+
+
+def _task(row: TaskRow) -> None:
+    _tasks_ended(row.state).inc()
+    if row.state is not TaskState.SUCCEEDED or row.started_ms is None:
+        return
+    if row.dispatched_ms is not None:
+        metrics.TASK_QUEUE_SECONDS.observe(max(0, row.started_ms - row.dispatched_ms) / 1_000)
+    if row.finished_ms is not None:
+        metrics.TASK_HANDLER_SECONDS.observe(max(0, row.finished_ms - row.started_ms) / 1_000)
+
+
+def _run(row: RunRow) -> None:
+    if row.finished_ms is not None:
+        seconds = (row.finished_ms - row.created_ms) / 1_000
+        metrics.RUN_SECONDS.labels(row.state).observe(max(0.0, seconds))

@@ -1,0 +1,74 @@
+"""Effects of the engine, and values of the journal, as records of the bus."""
+
+from __future__ import annotations
+
+from holdfast.bus.port import Record
+from holdfast.bus.topics import Topics
+from holdfast.coordinator.engine import Effect, Emit, Park, SendControl, SendTask, Value
+from holdfast.schemas.codec import encode
+from holdfast.schemas.records import (
+    ControlEnvelope,
+    CoordinatorJournal,
+    DeadLetter,
+    TaskEnvelope,
+)
+
+__all__ = ["HEADER_ATTEMPT", "HEADER_REPLY_KEY", "HEADER_RUN", "HEADER_TASK", "Writing"]
+
+HEADER_RUN = "holdfast-run"
+HEADER_TASK = "holdfast-task"
+HEADER_ATTEMPT = "holdfast-attempt"
+HEADER_REPLY_KEY = "holdfast-reply-key"
+
+
+class Writing:
+    """Makes the records of one slot; `events` are written to its own partition by number."""
+
+    def __init__(self, topics: Topics, partition: int) -> None:
+        self._events = topics.events
+        self._dead_letters = topics.dead_letters
+        self._partition = partition
+        self._topics = topics
+        self._names: dict[tuple[str, str], str] = {}
+
+    def effect(self, effect: Effect) -> Record:
+        """Return the record that carries out an effect; raises `Unencodable`."""
+        if isinstance(effect, Emit):
+            event = effect.event
+            key = event.run_id.encode()
+            return Record(self._events, key, encode(event), (), self._partition)
+        if isinstance(effect, SendTask):
+            return self._send("tasks", effect)
+        if isinstance(effect, SendControl):
+            return self._send("control", effect)
+        return self.dead_letter(effect)
+
+    def dead_letter(self, park: Park) -> Record:
+        """Return the record of a dead letter: a task's under its run's id, a record's by place."""
+        letter: DeadLetter = park.letter
+        key = letter.dead_letter_id if letter.run_id is None or letter.source else letter.run_id
+        return Record(self._dead_letters, key.encode(), encode(letter))
+
+    @staticmethod
+    def journal(value: Value) -> bytes:
+        """Return a value as the journal holds it."""
+        return encode(CoordinatorJournal(value))
+
+    def _send(self, kind: str, effect: SendTask | SendControl) -> Record:
+        envelope: TaskEnvelope | ControlEnvelope = effect.envelope
+        headers = (
+            (HEADER_RUN, envelope.run_id.encode()),
+            (HEADER_TASK, envelope.task_id.encode()),
+            (HEADER_ATTEMPT, str(envelope.attempt).encode()),
+            (HEADER_REPLY_KEY, envelope.reply_key.encode()),
+        )
+        topic = self._topic(kind, effect.agent)
+        return Record(topic, effect.key.encode(), encode(envelope), headers)
+
+    def _topic(self, kind: str, agent: str) -> str:
+        name = self._names.get((kind, agent))
+        if name is None:
+            topics = self._topics
+            name = topics.tasks(agent) if kind == "tasks" else topics.control(agent)
+            self._names[kind, agent] = name
+        return name
