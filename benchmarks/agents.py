@@ -16,6 +16,10 @@ class Batch(BaseModel):
     text: str
 
 
+class Count(BaseModel):
+    count: int
+
+
 class Items(BaseModel):
     items: list[Payload]
 
@@ -50,10 +54,10 @@ async def echo(text: str) -> str:
 
 
 @bench.task(timeout_s=600)
-async def listed(ctx: Context, batch: Batch) -> list[Payload]:
-    return [Payload(text=batch.text)] * batch.count
+async def listed(ctx: Context, batch: Batch) -> Items:
+    return Items(items=[Payload(text=batch.text)] * batch.count)
 
 
 @bench.task(timeout_s=600)
-async def counted(ctx: Context, items: Items) -> int:
-    return len(items.items)
+async def counted(ctx: Context, items: Items) -> Count:
+    return Count(count=len(items.items))

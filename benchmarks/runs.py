@@ -44,7 +44,7 @@ def wide_map(items: int, window: int) -> Plan:
     """A list, a task for each item, and a reducer."""
     plan = Plan("wide")
     listed = plan.task("listed", "bench.listed", count=items, text=TEXT)
-    each = plan.map("each", "bench.one", over=listed.output, max_parallel=window)
+    each = plan.map("each", "bench.one", over=listed["items"], max_parallel=window)
     plan.task("counted", "bench.counted", items=each)
     return plan
 
@@ -88,5 +88,5 @@ async def measure_map(stage: Stage, items: int, window: int) -> tuple[float, flo
     async with Client(url=stage.bus, namespace=stage.namespace) as client:
         began = time.perf_counter()
         run = await client.submit(wide_map(items, window), {})
-        assert await run.result(timeout_s=600) == items
+        assert await run.result(timeout_s=600) == {"count": items}
         return items / (time.perf_counter() - began), stage.peak_mib("coordinator")

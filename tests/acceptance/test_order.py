@@ -15,7 +15,7 @@ RUNS_PER_KEY = 200
 
 
 def plan() -> Plan:
-    plan = Plan("in-order", order_key=Plan.input_expression("text"))
+    plan = Plan("in-order", order_key="${input.text}")
     one = plan.task("one", "first.ordered", text=plan.input("text"), n=plan.input("n"))
     two = plan.task("two", "second.ordered", text=one["text"], n=one["n"])
     plan.task("three", "third.ordered", text=two["text"], n=two["n"])

@@ -306,7 +306,9 @@ def test_the_client_in_a_script(project: Project) -> None:
         timeout=60,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (0, "cannot greet Bob\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "task 'task' failed: cannot greet Bob\n"), (
+        done.stderr
+    )
 
 
 async def test_the_client_inside_a_loop_of_its_caller(project: Project) -> None:

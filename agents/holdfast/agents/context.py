@@ -189,7 +189,8 @@ class Context(_BaseContext):
         """Change the world: `function(*args, idempotency_key=…)`, with the intent committed before.
 
         The idempotency key stays the same over attempts, resumes and forks. When an earlier call
-        was begun and its outcome is not known: `reconcile(*args, idempotency_key=…)` returns the
+        was begun and its outcome is not known (its process died, or it raised something else than
+        `EffectNotApplied`): `reconcile(*args, idempotency_key=…)` returns the
         result it had (or raises `EffectNotApplied`, and it is called); `idempotent=True` calls it
         again with the same key; otherwise the task is parked (`EffectOutcomeUnknown`).
         """

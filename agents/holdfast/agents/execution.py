@@ -115,10 +115,12 @@ class Execution:
         self._task = asyncio.current_task()
         try:
             return await self._run()
-        except asyncio.CancelledError:
-            if self._interrupt is None:
-                raise
-            return self._ending_of_interrupt(self._interrupt)
+        except asyncio.CancelledError as error:
+            if self._interrupt is not None:
+                return self._ending_of_interrupt(self._interrupt)
+            if self._task is not None and self._task.cancelling():
+                raise  # the whole process stops
+            return self._failed(error)  # the handler cancelled something of its own
         except (Exception, SystemExit) as error:  # noqa: BLE001 a handler may raise anything
             if self._interrupt is not None:
                 return self._ending_of_interrupt(self._interrupt)
@@ -153,7 +155,9 @@ class Execution:
             raise asyncio.CancelledError
         envelope, handler = self._envelope, self._handler
         try:
-            value = await self._tools.payloads.decode(handler.input, envelope.input)
+            value = None
+            if handler.task.input_type is not None:
+                value = await self._tools.payloads.decode(handler.input, envelope.input)
         except DoesNotFit as error:
             return self._unreadable(error, FailureKind.SCHEMA)
         except (Undecodable, UnknownSchema) as error:

@@ -488,10 +488,22 @@ class Marker:
 
 
 @dataclass(slots=True)
+class Parked:
+    """Journal key `parked/<offset>`: a record of the coordinator's topic that waits (for a blob, a
+    schema, an agent) while the slot's offset has passed it."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[RecordHeader]
+    timestamp_ms: int
+
+
+@dataclass(slots=True)
 class CoordinatorJournal:
     """A coordinator's journal record, all but `offset`."""
 
-    body: RunEntry | TaskEntry | ListChunk | Marker
+    body: RunEntry | TaskEntry | ListChunk | Marker | Parked
     version: int = FORMAT_VERSION
 
 

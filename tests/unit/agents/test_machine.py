@@ -882,3 +882,71 @@ async def test_the_next_attempt_can_come_before_the_end_of_the_last_is_acknowled
     await slot.work()
     assert slot.result("a", 2).outcome is Outcome.SUCCEEDED
     assert slot.log.offsets[TOPICS.tasks] == 2
+
+
+@check
+async def test_a_handler_that_cancels_something_of_its_own_has_failed() -> None:
+    agent = Agent("worker")
+
+    @agent.task
+    async def odd(ctx: Context) -> None:
+        other = asyncio.create_task(asyncio.sleep(100))
+        asyncio.get_running_loop().call_soon(other.cancel)
+        await other
+
+    @agent.task
+    async def leaves(ctx: Context) -> None:
+        raise SystemExit(3)
+
+    slot = FakeSlot(agent)
+    slot.boot(clean=True)
+    slot.send("odd", "a")
+    slot.send("leaves", "b")
+    await slot.work(seconds=1)
+    failures = {r.task_id: r.failure.error_class for r in slot.results if r.failure}
+    assert failures == {"a": "CancelledError", "b": "SystemExit"}
+
+
+@check
+async def test_a_newer_attempt_supersedes_one_that_still_runs() -> None:
+    """No coordinator should send it; if one does, the newest attempt is the one that counts."""
+    world = World()
+    slot = FakeSlot(worker(world))
+    slot.boot(clean=True)
+    slot.send("waits", "a")
+    await slot.work(seconds=0.1)
+    slot.send("plain", "a", attempt=2)
+    await slot.work(seconds=0.1)
+    assert slot.result("a", 1).outcome is Outcome.CANCELLED
+    assert slot.result("a", 2).outcome is Outcome.SUCCEEDED
+    assert slot.journal == {}
+    assert slot.machine.idle()
+
+
+@check
+async def test_resumes_after_a_crash_inside_each_commit_leave_offsets_consistent() -> None:
+    """Twenty tasks, a crash at every commit in turn: each is answered once, none is lost."""
+    for crash_at in range(1, 12):
+        world = World()
+        slot = FakeSlot(worker(world))
+        slot.boot(clean=True)
+        for index in range(20):
+            slot.send("steps" if index % 2 else "plain", f"t{index}", deliver=False)
+        slot.deliver()
+        crashed = False
+        for _ in range(400):
+            await slot.settle(5)
+            if not slot.collect():
+                if slot.machine.idle():
+                    break
+                continue
+            if slot.log.commits == crash_at and not crashed:
+                crashed = True
+                slot.crash(keep=bool(crash_at % 2))
+                slot.boot()
+            else:
+                slot.acknowledge()
+        for index in range(20):
+            assert slot.result(f"t{index}").outcome is Outcome.SUCCEEDED
+        assert slot.journal == {}
+        assert slot.log.offsets[TOPICS.tasks] == 20
