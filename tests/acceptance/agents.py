@@ -79,7 +79,7 @@ async def ordered_third(ctx: Context, word: Word) -> Word:
 
 async def in_order(who: str, ctx: Context, word: Word) -> Word:
     witness("order", who, word.text, word.n, ctx.attempt, "start")
-    await asyncio.sleep(0.001)
+    await asyncio.sleep(0.003)
     if word.n % 7 == 3 and ctx.attempt == 1:
         raise ValueError("the first attempt of every seventh fails")
     witness("order", who, word.text, word.n, ctx.attempt, "end")

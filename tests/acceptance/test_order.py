@@ -15,7 +15,8 @@ RUNS_PER_KEY = 200
 
 
 def plan() -> Plan:
-    plan = Plan("in-order", order_key="${input.text}")
+    plan = Plan("in-order")
+    plan.order_key = plan.input("text")
     one = plan.task("one", "first.ordered", text=plan.input("text"), n=plan.input("n"))
     two = plan.task("two", "second.ordered", text=one["text"], n=one["n"])
     plan.task("three", "third.ordered", text=two["text"], n=two["n"])
@@ -30,9 +31,14 @@ async def test_runs_of_one_key_pass_every_agent_in_order(place: Deployment) -> N
     async with Client(url=place.bus, namespace=place.namespace) as client:
         runs = []
         for n in range(RUNS_PER_KEY):
-            for key in range(KEYS):
-                word = {"text": f"key-{key}", "n": n}
-                runs.append(await client.submit(plan(), word, run_id=f"k{key}-n{n}"))
+            runs += await asyncio.gather(
+                *(
+                    client.submit(
+                        plan(), {"text": f"key-{key}", "n": n}, run_id=f"k{key}-n{n}"
+                    )
+                    for key in range(KEYS)
+                )
+            )
             if n == RUNS_PER_KEY // 4:
                 place.kill("second-1")
                 place.again("second-1")

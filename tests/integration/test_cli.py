@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.waiting import until_sync
 
 HOLDFAST = (sys.executable, "-m", "holdfast.cli")
@@ -177,6 +178,20 @@ def test_children_do_not_outlive_a_killed_dev(project: Project) -> None:
     dev.kill()
     dev.wait()
     until_sync(lambda: not any(runs(pid) for pid in pids.values()), "both are gone", 30)
+
+
+def test_an_agent_that_cannot_run_ends_dev_with_its_reason(project: Project) -> None:
+    run = ("dev", "hello.py", "--run", "greeter.greet", "--input", "name=Ada")
+    assert project.call(*run).returncode == 0
+    module = project.folder / "hello.py"
+    module.write_text(HELLO.replace("    name: str\n", "    name: str\n    surname: str\n"))
+    found = project.call(*run)
+    assert found.returncode == 2, found.stderr
+    last = found.stderr.splitlines()[-1]
+    assert last.startswith("holdfast: greeter cannot run: ")
+    assert "surname" in last
+    assert "greeter.greet.input" in last
+    assert not any(runs(pid) for pid in project.pids().values())
 
 
 def test_a_failed_run_its_dead_letter_and_its_fork(project: Project) -> None:

@@ -7,6 +7,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+
 from tests.broker import TestBroker
 from tests.integration.test_cli import Project
 

@@ -20,6 +20,7 @@ from holdfast.agents.errors import EffectNotApplied
 from holdfast.agents.failures import failure_of, text_of
 from holdfast.agents.ledger import Ending
 from holdfast.agents.payloads import Payloads, TypeCodec
+from holdfast.agents.published import PublishedTopics
 from holdfast.agents.step_results import is_async
 from holdfast.agents.steps import Begun, StepJournal, Steps, idempotency_key
 from holdfast.bus.port import Environment
@@ -46,6 +47,7 @@ class Tools:
 
     environment: Environment
     payloads: Payloads
+    published: PublishedTopics
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,8 @@ class Execution:
         if self._steps.parked is not None:
             raise self._steps.parked
         self._steps.check_all_asked()
+        if self._publications:
+            await self._tools.published.require({p.topic for p in self._publications})
         try:
             data = handler.output.encode(result)
         except Unencodable as error:

@@ -19,7 +19,7 @@ from holdfast.bus.registry import Registry
 from holdfast.schemas import ConfigurationError, PayloadCodec, UnknownSchema, unframe
 from holdfast.schemas.records import BlobReference, Payload
 
-__all__ = ["AvroCodec", "BlobStore", "NoInput", "NoOutput", "Payloads", "TypeCodec"]
+__all__ = ["AvroCodec", "BlobStore", "NoInput", "NoOutput", "Payloads", "TypeCodec", "patiently"]
 
 T = TypeVar("T")
 
@@ -108,7 +108,7 @@ class Payloads:
         if len(data) <= INLINE_BYTES_MAX:
             return data
         try:
-            return await _patiently("blob store", lambda: self._blobs.put(run_id, data))
+            return await patiently("blob store", lambda: self._blobs.put(run_id, data))
         except ConfigurationError as error:
             raise PayloadTooLarge(str(error)) from None
 
@@ -116,7 +116,7 @@ class Payloads:
         """Return the bytes that a payload stands for; b"" for none."""
         if isinstance(payload, BlobReference):
             reference = payload
-            return await _patiently("blob store", lambda: self._blobs.get(reference))
+            return await patiently("blob store", lambda: self._blobs.get(reference))
         return payload or b""
 
     async def decode(self, codec: TypeCodec, payload: Payload) -> Any:
@@ -124,12 +124,13 @@ class Payloads:
         data = payload if isinstance(payload, bytes) else await self.unpack(payload)
         value = codec.decode(data)
         if value is None:
-            await _patiently("schema registry", lambda: codec.learn(data))
+            await patiently("schema registry", lambda: codec.learn(data))
             value = codec.decode(data)
         return value
 
 
-async def _patiently(what: str, call: Callable[[], Awaitable[T]]) -> T:
+async def patiently(what: str, call: Callable[[], Awaitable[T]]) -> T:
+    """Return what `call` returns, however long `what` is out of reach (`BusUnavailable`)."""
     pause_s = RETRY_FIRST_S
     while True:
         try:

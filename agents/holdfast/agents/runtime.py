@@ -16,6 +16,7 @@ from holdfast.agents.manifest import ManifestPublisher, register_tasks
 from holdfast.agents.metrics import AgentMetrics
 from holdfast.agents.payloads import Payloads
 from holdfast.agents.places import Places
+from holdfast.agents.published import PublishedTopics
 from holdfast.agents.threads import HandlerThreads
 from holdfast.agents.wire import AgentTopics
 from holdfast.bus.blobs import ClaimCheck, open_blob_store
@@ -149,7 +150,7 @@ class AgentRuntime:
                 names.dead_letters,
             ),
             handlers,
-            Tools(self._environment, Payloads(blobs)),
+            Tools(self._environment, Payloads(blobs), PublishedTopics(self._environment.bus)),
             self.places,
             self._metrics(),
         )

@@ -91,6 +91,8 @@ async def run_dev(invocation: Invocation, options: DevOptions) -> ExitCode:
                 ]
                 await supervisor.start(processes)
                 _introduce(supervisor, settings)
+                if options.run is None:
+                    _say_what_next(options.modules)
                 return await _until_done(
                     supervisor, interrupts, _work(options, settings, environment), options
                 )
@@ -214,6 +216,16 @@ def _introduce(supervisor: Supervisor, settings: Settings) -> None:
     width = max(len(name) for name in supervisor.processes)
     for name, supervised in supervisor.processes.items():
         note(f"  {name.ljust(width)}  process {supervised.pid}  log {supervised.spec.log}")
+
+
+def _say_what_next(modules: tuple[str, ...]) -> None:
+    from holdfast.cli.modules import agents_in
+
+    agents = (agent for module in modules for agent in agents_in(module).values())
+    task = next((task.full_name for agent in agents for task in agent.tasks.values()), None)
+    if task is not None:
+        note(f"Elsewhere: holdfast submit --task {task} --input NAME=VALUE --wait")
+    note("Ctrl-C stops all of it; nothing is lost.")
 
 
 @contextlib.contextmanager

@@ -8,11 +8,11 @@ end of its run: the same inputs are settled, and the slot goes on.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from holdfast.bus.errors import Rejected
-from holdfast.bus.port import Record
+from holdfast.bus.port import Received, Record
 from holdfast.coordinator import metrics
 from holdfast.coordinator.engine import (
     CLOSED_KIND,
@@ -41,13 +41,15 @@ class Pending:
     """An input that waits. `lane`: inputs of one lane are taken in order.
 
     `offset` is that of the record it came from (None: it came from no record); `records` are
-    written beside what the engine answers; without an input they are all there is.
+    written beside what the engine answers; without an input they are all there is. `received` is
+    that record, for the case that it has to wait.
     """
 
     lane: str
     input: Input | None
     offset: int | None = None
     records: tuple[Record, ...] = ()
+    received: Received | None = None
     doubtful: bool = False
     """A submission whose agents are not known: perhaps they were just started; look again first."""
     loaded: set[str] = field(default_factory=set)
@@ -74,6 +76,7 @@ class Batch:
         self._slotted = slotted
         self._now_ms = now_ms
         self._broken: dict[Pending, str] = {}
+        self._beside: Sequence[Record] = ()
         self._start()
 
     def _start(self) -> None:
@@ -97,11 +100,16 @@ class Batch:
         self.taken.append(pending)
         return ()
 
-    def finish(self) -> None:
-        """Add the records of the journal: the last value of each key that the batch changed."""
+    def finish(self, beside: Sequence[Record] = ()) -> None:
+        """Add the records of the journal: the last value of each key that the batch changed.
+
+        `beside`: records that go with this commit whatever becomes of its inputs; checked before.
+        """
+        self._beside = beside
         while (problem := self._add_journal()) is not None:
             culprit, reason = problem
             self._again(culprit, reason)
+        self.records += self._beside
 
     def refuse(self, error: Rejected) -> None:
         """Run the batch again without what led to the refused record. Raises if nothing did."""
@@ -109,7 +117,7 @@ class Batch:
         if culprit is None or culprit in self._broken:
             raise error
         self._again(culprit, str(error))
-        self.finish()
+        self.finish(self._beside)
 
     def _again(self, culprit: Pending, reason: str) -> None:
         taken = self.taken

@@ -8,6 +8,7 @@ no other does.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 
 from holdfast.coordinator.batch import Pending
 
@@ -28,6 +29,11 @@ class Lanes:
     def parked(self) -> int:
         """Return how many stand in blocked lanes."""
         return sum(map(len, self._blocked.values()))
+
+    def waiting(self) -> Iterator[Pending]:
+        """Yield those that stand in blocked lanes; nothing may be added meanwhile."""
+        for lane in self._blocked.values():
+            yield from lane
 
     def append(self, pending: Pending) -> None:
         """Add an input behind all others of its lane."""

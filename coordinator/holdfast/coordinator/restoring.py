@@ -5,9 +5,11 @@ from __future__ import annotations
 from holdfast.coordinator.engine import Graphs, State, Value
 from holdfast.schemas.codec import decode
 from holdfast.schemas.errors import HoldfastError
-from holdfast.schemas.records import CoordinatorJournal, Marker, RunEntry, TaskEntry
+from holdfast.schemas.records import CoordinatorJournal, Marker, Parked, RunEntry, TaskEntry
 
-__all__ = ["Restoring"]
+__all__ = ["PARKED_PREFIX", "Restoring"]
+
+PARKED_PREFIX = "parked/"
 
 
 class Restoring:
@@ -20,12 +22,17 @@ class Restoring:
         self._graphs = graphs
         self._newest_ms = 0
         self.state = State()
+        self.parked: dict[int, Parked] = {}
+        """Records that were passed while they had to wait, by offset."""
 
     def take(self, key: str, value: bytes | None) -> None:
         """Take one record. Raises `Undecodable` when it is damaged: nothing may be skipped here."""
-        entry: Value | None = None
-        if value is not None:
-            entry = decode(CoordinatorJournal, value).body
+        entry = None if value is None else decode(CoordinatorJournal, value).body
+        if key.startswith(PARKED_PREFIX):
+            self._take_parked(int(key.removeprefix(PARKED_PREFIX)), entry)
+            return
+        assert not isinstance(entry, Parked), f"journal key {key!r} holds a parked record"
+        if entry is not None:
             self._note_time(entry)
         if isinstance(entry, RunEntry):
             self._share_plan(entry)
@@ -37,6 +44,12 @@ class Restoring:
         # Compaction keeps the order of last writes, but a marker may have been written again.
         self.state.closed = dict(sorted(markers.items(), key=lambda item: item[1].finished_ms))
         return self._newest_ms
+
+    def _take_parked(self, offset: int, entry: object) -> None:
+        if isinstance(entry, Parked):
+            self.parked[offset] = entry
+        else:
+            self.parked.pop(offset, None)
 
     def _share_plan(self, entry: RunEntry) -> None:
         try:

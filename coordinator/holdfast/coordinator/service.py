@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from holdfast.bus.errors import Rejected
-from holdfast.bus.port import Received
+from holdfast.bus.port import Received, Record
 from holdfast.bus.slot.intake import Intake
 from holdfast.bus.slot.machine import Change, Commit, Opened, SlotControl
 from holdfast.coordinator import metrics
@@ -37,7 +37,7 @@ from holdfast.coordinator.needs import Needs
 from holdfast.coordinator.observing import observe
 from holdfast.coordinator.ports import CoordinatorContext
 from holdfast.coordinator.reading import Unreadable, read
-from holdfast.coordinator.restoring import Restoring
+from holdfast.coordinator.restoring import PARKED_PREFIX, Restoring
 from holdfast.coordinator.timers import Timers
 from holdfast.coordinator.writing import Writing
 from holdfast.schemas.documents import DocumentCodec
@@ -111,7 +111,25 @@ class CoordinatorMachine:
             self._unvisited.append(entity)
         self._arm_eviction()
         self._measure()
+        self._take_up_parked()
         self.owned = True
+
+    def _take_up_parked(self) -> None:
+        """What waited when the slot was lost waits again, before all that is read anew."""
+        for offset, parked in sorted(self._restoring.parked.items()):
+            headers = tuple((header.name, header.value) for header in parked.headers)
+            received = Received(
+                self._topic,
+                self._partition,
+                offset,
+                parked.key,
+                parked.value,
+                headers,
+                parked.timestamp_ms,
+            )
+            pending = self._pending(received)
+            self._unpark_with(pending, f"{PARKED_PREFIX}{offset}")
+            self._lanes.append(pending)
 
     # --- SlotMachine: working ------------------------------------------------------------------
 
@@ -139,9 +157,10 @@ class CoordinatorMachine:
         """See `SlotMachine`."""
         del now_ms
         while (batch := self._batch()).taken:
-            batch.finish()
-            if batch.records or any(pending.offset is not None for pending in batch.taken):
-                return Commit([self._change(batch)], self._offsets(batch))
+            moved = [p.offset for p in batch.taken if p.offset is not None]
+            batch.finish(self._park_before(max(moved)) if moved else ())
+            if batch.records or moved:
+                return Commit([self._change(batch)], self._offsets(moved))
             # Timers and continuations that found nothing to do: no need to write that down.
             self._apply(batch)
             if self._unvisited:
@@ -210,7 +229,8 @@ class CoordinatorMachine:
             self._context.events.lower_bound(self._partition),
         )
         if isinstance(found, Arrival):
-            return Pending(found.record_key, found, offset, doubtful=found.problem is not None)
+            doubtful = found.problem is not None
+            return Pending(found.record_key, found, offset, (), received, doubtful)
         return self._unreadable(found, received)
 
     def _look_again(self, pending: Pending) -> None:
@@ -240,7 +260,7 @@ class CoordinatorMachine:
             record = self._writing.dead_letter(found.letter)
         arrival = found.arrival
         lane = OWN_LANE if arrival is None else arrival.record_key
-        return Pending(lane, arrival, received.offset, (record,))
+        return Pending(lane, arrival, received.offset, (record,), received)
 
     def _lane_of(self, entity: str) -> str:
         entry = self._state.entity(entity).get("")
@@ -260,12 +280,37 @@ class CoordinatorMachine:
 
     # --- commits -------------------------------------------------------------------------------
 
-    def _offsets(self, batch: Batch) -> dict[str, int]:
+    def _offsets(self, moved: Sequence[int]) -> dict[str, int]:
         assert self._intake is not None, "opened() comes first"
-        for pending in batch.taken:
-            if pending.offset is not None:
-                self._intake.finish(self._topic, pending.offset)
+        for offset in moved:
+            self._intake.finish(self._topic, offset)
         return self._intake.advance()
+
+    def _park_before(self, offset: int) -> list[Record]:
+        """Journal the records before `offset` that have to wait, so that the offset can pass them.
+
+        Else a crash would bring back, with them, all that was done with since.
+        """
+        assert self._intake is not None, "opened() comes first"
+        records = []
+        for pending in self._lanes.waiting():
+            if pending.offset is None or pending.offset > offset or pending.received is None:
+                continue
+            key = f"{PARKED_PREFIX}{pending.offset}"
+            record = self._control.journal(key, self._writing.parked(pending.received))
+            try:
+                self._control.check(record)
+            except Rejected:
+                # As large as a record can be: the offset waits with it.
+                continue
+            records.append(record)
+            self._intake.finish(self._topic, pending.offset)
+            self._unpark_with(pending, key)
+        return records
+
+    def _unpark_with(self, pending: Pending, key: str) -> None:
+        pending.offset = None
+        pending.records = (*pending.records, self._control.journal(key, None))
 
     def _change(self, batch: Batch) -> Change:
         return Change(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdfast.bus.port import Record
+from holdfast.bus.port import Received, Record
 from holdfast.bus.topics import Topics
 from holdfast.coordinator.engine import Effect, Emit, Park, SendControl, SendTask, Value
 from holdfast.schemas.codec import encode
@@ -10,6 +10,8 @@ from holdfast.schemas.records import (
     ControlEnvelope,
     CoordinatorJournal,
     DeadLetter,
+    Parked,
+    RecordHeader,
     TaskEnvelope,
 )
 
@@ -53,6 +55,15 @@ class Writing:
     def journal(value: Value) -> bytes:
         """Return a value as the journal holds it."""
         return encode(CoordinatorJournal(value))
+
+    @staticmethod
+    def parked(received: Received) -> bytes:
+        """Return a record of the coordinator's topic as the journal holds it while it waits."""
+        headers = [RecordHeader(name, value) for name, value in received.headers]
+        parked = Parked(
+            received.offset, received.key, received.value, headers, received.timestamp_ms
+        )
+        return encode(CoordinatorJournal(parked))
 
     def _send(self, kind: str, effect: SendTask | SendControl) -> Record:
         envelope: TaskEnvelope | ControlEnvelope = effect.envelope

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from holdfast.agents.machine import AgentMachine, AgentSetup
 from holdfast.agents.metrics import AgentMetrics
 from holdfast.agents.payloads import Payloads
 from holdfast.agents.places import Places
+from holdfast.agents.published import PublishedTopics
 from holdfast.agents.wire import AgentTopics
 from holdfast.bus.errors import Rejected
 from holdfast.bus.port import Bus, Environment, Received, Record, RunBlocking, Slot
@@ -65,6 +66,13 @@ class JsonCodec:
 
     async def learn(self, data: bytes) -> None:
         raise AssertionError("never asked")
+
+
+class AnyTopic:
+    """A bus that has every topic."""
+
+    async def describe_topics(self, names: Collection[str]) -> dict[str, None]:
+        return dict.fromkeys(names)
 
 
 class MemoryBlobs:
@@ -176,7 +184,7 @@ class FakeSlot:
             Identity("worker-1", "build-1"),
             TOPICS,
             handlers,
-            Tools(environment, Payloads(self.blobs)),
+            Tools(environment, Payloads(self.blobs), PublishedTopics(cast(Bus, AnyTopic()))),
             self.places,
             AgentMetrics(self.agent.name),
         )

@@ -950,3 +950,19 @@ async def test_resumes_after_a_crash_inside_each_commit_leave_offsets_consistent
             assert slot.result(f"t{index}").outcome is Outcome.SUCCEEDED
         assert slot.journal == {}
         assert slot.log.offsets[TOPICS.tasks] == 20
+
+
+@check
+async def test_a_task_that_waits_for_a_place_is_cancelled_without_running() -> None:
+    world = World()
+    slot = FakeSlot(worker(world), concurrency=1)
+    slot.boot(clean=True)
+    slot.send("waits", "a")
+    slot.send("plain", "b")
+    slot.tell(CANCEL, "b")
+    await slot.settle()
+    assert slot.commit()
+    assert slot.result("b").outcome is Outcome.CANCELLED
+    world.gate.set()
+    await slot.work()
+    assert world.seen == [("waits", "a", 1)]

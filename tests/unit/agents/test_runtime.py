@@ -88,7 +88,7 @@ class Service:
         codec = PayloadCodec(type(value)) if value is not None else PayloadCodec(NoInput)
         registry = BusRegistry(self.environment, TOPICS)
         await registry.start()
-        schema_id = await registry.register("the coordinator's", codec.schema)
+        schema_id = await registry.register(f"their {task} of {type(value).__name__}", codec.schema)
         await registry.close()
         payload = codec.encode(value if value is not None else NoInput(), schema_id)
         envelope = TaskEnvelope("run", task_id, task, 1, payload, "run", "run", 0)
@@ -181,6 +181,23 @@ async def test_a_synchronous_handler_ends_at_its_next_call_when_cancelled() -> N
         async with asyncio.timeout(20):
             while service.runtime.places.taken:
                 await asyncio.sleep(0.005)
+
+
+async def test_a_topic_that_does_not_exist_fails_its_task_alone() -> None:
+    agent = greeter()
+
+    @agent.task
+    async def tells(ctx: Context) -> None:
+        ctx.publish("nowhere", key="k", value="v")
+
+    async with serving(agent) as service:
+        await service.send("tells", "a")
+        failure = (await service.result("a")).failure
+        assert failure is not None
+        assert failure.error_class == "TopicMissing"
+        assert "'nowhere'" in failure.message
+        await service.send("greet", "b", Name(name="Ada"))
+        assert (await service.result("b")).outcome is Outcome.SUCCEEDED
 
 
 async def test_a_killed_service_goes_on_where_it_was() -> None:

@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.doubles.memory_bus import MemoryBroker, MemoryBus
-from tests.waiting import until
 
 from holdfast.bus.partition import partition_for
 from holdfast.bus.port import Environment, Record, TopicPartition
@@ -35,6 +33,8 @@ from holdfast.schemas import (
     encode,
     encode_json,
 )
+from tests.doubles.memory_bus import MemoryBroker, MemoryBus
+from tests.waiting import until
 
 PARTITIONS = 4
 TOPICS = Topics("test")

@@ -8,14 +8,6 @@ import json
 
 import pytest
 from pydantic import BaseModel
-from tests.unit.client.conftest import (
-    SETTINGS,
-    TOPICS,
-    World,
-    run_row,
-    task_row,
-)
-from tests.waiting import until
 
 from holdfast.bus.errors import Rejected, TopicMissing
 from holdfast.bus.port import TopicPartition
@@ -46,6 +38,14 @@ from holdfast.schemas import (
     TaskState,
     encode_json,
 )
+from tests.unit.client.conftest import (
+    SETTINGS,
+    TOPICS,
+    World,
+    run_row,
+    task_row,
+)
+from tests.waiting import until
 
 
 class Person(BaseModel):

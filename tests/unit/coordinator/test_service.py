@@ -152,7 +152,7 @@ async def test_a_large_output_is_fetched_before_the_event_and_a_large_input_stor
     host.answer(host.sent[0][1], payload=reference)
     host.pump()
     assert host.machine._lanes.parked() == 1
-    assert host.position == 1, "the result is not passed before its event is written"
+    assert host.position == 1, "nothing else moves the offset past it"
     await host.settle()
     sent = host.sent[1][1].input
     assert isinstance(sent, BlobReference)
@@ -192,6 +192,26 @@ async def test_a_crash_while_a_blob_is_fetched_loses_nothing():
     host.restart()
     await host.settle()
     assert given(host.sent[1][1]) == {"x": 7}
+
+
+async def test_what_waits_is_journaled_when_the_offset_passes_it():
+    host = Host()
+    host.submit(chain(), {"x": 1}, run_id="r1")
+    host.blobs.blobs["r1/abc"] = encode_json({"x": 7})
+    host.answer(host.sent[0][1], payload=BlobReference("r1/abc", 9))
+    host.submit(chain(), {"x": 2}, run_id="r2")
+    host.submit(chain(), {"x": 3}, run_id="r3")
+    assert host.position == len(host.log)
+    assert [key for key in host.journal if key.startswith("parked/")] == ["parked/1"]
+    for _ in range(2):
+        host.machine.lost()
+        host.restart()
+        host.submit(chain(), {"x": 2}, run_id="r2")
+    await host.settle()
+    assert given(host.sent[-1][1]) == {"x": 7}
+    assert not [key for key in host.journal if key.startswith("parked/")]
+    assert host.told("r3") == ["run.started", "task.dispatched one"], "it is not taken again"
+    assert host.told("r1").count("task.succeeded one") == 1
 
 
 async def test_a_store_that_is_away_is_asked_again(monkeypatch):

