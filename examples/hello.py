@@ -15,5 +15,5 @@ greeter = Agent("greeter")
 
 
 @greeter.task
-async def greet(ctx: Context, person: Person) -> Greeting:  # noqa: ARG001 - every handler gets it
+async def greet(ctx: Context, person: Person) -> Greeting:
     return Greeting(text=f"Hello, {person.name}!")

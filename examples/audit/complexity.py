@@ -21,7 +21,7 @@ def measure(source: SourceFile, digest: str) -> Metrics:
     except Refused as refused:
         return Metrics(problem=str(refused))
     # Imported here: only the process that measures pays for it.
-    from lizard_languages import get_reader_for  # type: ignore[import-untyped]
+    from lizard_languages import get_reader_for
 
     reader_class = get_reader_for(source.path)
     if reader_class is None:

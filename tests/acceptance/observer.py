@@ -8,13 +8,12 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from tests.acceptance.deployment import Deployment
-
 from holdfast.bus.connect import open_bus
 from holdfast.bus.port import Bus, Received, TopicPartition
 from holdfast.bus.topics import Topics
 from holdfast.schemas.codec import decode
 from holdfast.schemas.records import DeadLetter, Event, EventType
+from tests.acceptance.deployment import Deployment
 
 ENDS = {EventType.RUN_SUCCEEDED, EventType.RUN_FAILED, EventType.RUN_CANCELLED}
 POLL_S = 0.2

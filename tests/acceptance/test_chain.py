@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 
-from tests.acceptance.deployment import Deployment, witnessed
-from tests.acceptance.observer import observing
-from tests.waiting import until
-
 from holdfast.client import Client
 from holdfast.schemas import Plan
 from holdfast.schemas.records import EventType
+from tests.acceptance.deployment import Deployment, witnessed
+from tests.acceptance.observer import observing
+from tests.waiting import until
 
 RUNS = 120
 AGENTS = ("first", "second", "third")

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from tests.acceptance.deployment import Deployment, witnessed
-
 from holdfast.client import Client
+from tests.acceptance.deployment import Deployment, witnessed
 
 RUNS = 30
 PARTS = 5

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from tests.acceptance.deployment import deployment
-from tests.acceptance.test_chain import chain
-from tests.broker import TestBroker
 
 from holdfast.bus.topics import Topics
 from holdfast.client import Client
 from holdfast.schemas.codec import decode
 from holdfast.schemas.records import Event, EventType
+from tests.acceptance.deployment import deployment
+from tests.acceptance.test_chain import chain
+from tests.broker import TestBroker
 
 RUNS = 60
 

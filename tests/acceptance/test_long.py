@@ -7,11 +7,11 @@ import signal
 import time
 
 import pytest
+
+from holdfast.client import Client, RunCancelled
 from tests.acceptance.deployment import Deployment, witnessed
 from tests.acceptance.observer import observing
 from tests.waiting import until
-
-from holdfast.client import Client, RunCancelled
 
 SESSION_S = 6.0
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 
-from tests.acceptance.deployment import Deployment, witnessed
-
 from holdfast.client import Client
 from holdfast.schemas import Plan
+from tests.acceptance.deployment import Deployment, witnessed
 
 KEYS = 10
 RUNS_PER_KEY = 200
@@ -33,9 +32,7 @@ async def test_runs_of_one_key_pass_every_agent_in_order(place: Deployment) -> N
         for n in range(RUNS_PER_KEY):
             runs += await asyncio.gather(
                 *(
-                    client.submit(
-                        plan(), {"text": f"key-{key}", "n": n}, run_id=f"k{key}-n{n}"
-                    )
+                    client.submit(plan(), {"text": f"key-{key}", "n": n}, run_id=f"k{key}-n{n}")
                     for key in range(KEYS)
                 )
             )

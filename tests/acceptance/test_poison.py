@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 
+from holdfast.client import Client, RunFailed
+from holdfast.schemas.records import DeadLetterReason, EventType
 from tests.acceptance.deployment import Deployment, witnessed
 from tests.acceptance.observer import observing
 from tests.waiting import until
-
-from holdfast.client import Client, RunFailed
-from holdfast.schemas.records import DeadLetterReason, EventType
 
 RUNS = 1_000
 
@@ -38,7 +37,9 @@ async def test_exactly_the_poisonous_tasks_are_in_the_dead_letters(place: Deploy
         await until(lambda: len(seen.ends()) == RUNS and len(seen.dead_letters) >= len(poisonous))
     failed = {f"run-{n}" for n, a in enumerate(answers) if isinstance(a, RunFailed)}
     assert failed == poisonous
-    assert all(a == {"text": "good", "n": n} for n, a in enumerate(answers) if f"run-{n}" not in failed)
+    assert all(
+        a == {"text": "good", "n": n} for n, a in enumerate(answers) if f"run-{n}" not in failed
+    )
     assert sorted(letter.run_id or "" for letter in seen.dead_letters) == sorted(poisonous)
     for letter in seen.dead_letters:
         assert letter.reason is DeadLetterReason.EXHAUSTED

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from holdfast.client import Client
 from tests.acceptance.deployment import Deployment, deployment, witnessed
 from tests.broker import local_broker
 from tests.waiting import until
-
-from holdfast.client import Client
 
 RESTART_S = 2.0
 TAKEOVER_S = 9.0

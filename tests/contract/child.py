@@ -10,10 +10,9 @@ import json
 import sys
 from typing import Any
 
+from holdfast.bus.port import AssignmentListener, Bus, Record, Slot, TopicPartition
 from tests.contract.kit import BusKit, Timing
 from tests.contract.kits import kit_class
-
-from holdfast.bus.port import AssignmentListener, Bus, Record, Slot, TopicPartition
 
 
 def say(event: str, **fields: Any) -> None:

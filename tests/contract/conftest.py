@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.contract.kit import BusKit
-from tests.contract.kits import kit_class
 
 from holdfast.bus.port import Bus
+from tests.contract.kit import BusKit
+from tests.contract.kits import kit_class
 
 
 @pytest.fixture(params=["sqlite", pytest.param("kafka", marks=pytest.mark.kafka)])

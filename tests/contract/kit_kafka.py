@@ -14,14 +14,14 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.client import AIOKafkaClient
-from tests.broker import TestBroker
-from tests.contract.kit import PATIENCE_S, BusKit, HeldCommit, Timing, read_all
-from tests.kafka.proxy import END_TXN, FaultProxy, redirect
 
 from holdfast.bus.kafka import KafkaBus
 from holdfast.bus.kafka.writer import KafkaWriter
 from holdfast.bus.port import Bus
 from holdfast.bus.settings import KafkaSettings
+from tests.broker import TestBroker
+from tests.contract.kit import PATIENCE_S, BusKit, HeldCommit, Timing, read_all
+from tests.kafka.proxy import END_TXN, FaultProxy, redirect
 
 LOST_AFTER_S = 1.0
 """How long a commit waits for an answer that will not come; 60 s in earnest."""

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from tests.contract.kit import PATIENCE_S, BusKit, Timing
 
 from holdfast.bus.embedded import EmbeddedBus, EmbeddedSettings
 from holdfast.bus.embedded.commit_thread import CommitThread, commit
 from holdfast.bus.port import Bus
+from tests.contract.kit import PATIENCE_S, BusKit, Timing
 
 HOLDER = """
 import fcntl, sys, time

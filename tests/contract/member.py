@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from tests.contract.kit import PATIENCE_S, Listener
-
 from holdfast.bus.port import Bus, Received, Subscription, TopicPartition
+from tests.contract.kit import PATIENCE_S, Listener
 
 
 class Member:

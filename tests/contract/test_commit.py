@@ -6,11 +6,11 @@ import asyncio
 import time
 
 import pytest
-from tests.contract.kit import BusKit, read_all, values
 
 from holdfast.bus.errors import OutcomeUnknown, Rejected, TopicMissing
 from holdfast.bus.partition import murmur2, partition_for
 from holdfast.bus.port import Bus, Cleanup, Received, Record, Slot, TopicPartition, Writer
+from tests.contract.kit import BusKit, read_all, values
 
 
 async def open_writer(kit: BusKit, bus: Bus, topics: list[str], partition: int = 0) -> Writer:

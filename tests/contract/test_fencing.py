@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.contract.kit import PATIENCE_S, BusKit, Timing, read_all, values
 
 from holdfast.bus.errors import Fenced, OutcomeUnknown
 from holdfast.bus.port import Bus, Received, Record, Slot, TopicPartition
+from tests.contract.kit import PATIENCE_S, BusKit, Timing, read_all, values
 
 
 async def test_an_older_writer_is_fenced(kit: BusKit) -> None:

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from tests.contract.kit import PATIENCE_S, BusKit, Child, Listener, Timing
-from tests.contract.member import Member
 
 from holdfast.bus.errors import OffsetOutOfRange, TopicMismatch, TopicMissing
 from holdfast.bus.port import Bus, Received, Record, Slot, Subscription, TopicPartition
+from tests.contract.kit import PATIENCE_S, BusKit, Child, Listener, Timing
+from tests.contract.member import Member
 
 SHORT = Timing(session_s=6.0)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.contract.kit import PATIENCE_S, BusKit, Timing, read_all, values
-from tests.contract.member import Member
 
 from holdfast.bus.errors import BusUnavailable, OutcomeUnknown
 from holdfast.bus.port import Bus, Record, Slot, TopicPartition, Writer
+from tests.contract.kit import PATIENCE_S, BusKit, Timing, read_all, values
+from tests.contract.member import Member
 
 OUTAGE_S = 10.0
 LATER = Timing(operation_s=40.0)

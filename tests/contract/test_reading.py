@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.contract.kit import PATIENCE_S, BusKit, read_all, values
 
 from holdfast.bus.errors import OffsetOutOfRange, TopicMissing
 from holdfast.bus.port import Bus, Cleanup, Reader, Received, Record, Slot, TopicPartition
+from tests.contract.kit import PATIENCE_S, BusKit, read_all, values
 
 
 async def next_batch(reader: Reader) -> list[Received]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.contract.kit import BusKit
 
 from holdfast.bus.errors import TopicMismatch
 from holdfast.bus.port import Bus, Cleanup, TopicInfo, TopicPartition, TopicSpec
+from tests.contract.kit import BusKit
 
 
 async def test_topics_are_created_once_and_described(kit: BusKit, bus: Bus) -> None:

@@ -13,12 +13,12 @@ from functools import cache
 from typing import Any
 
 import typer
-from tests.docs.pages import ROOT, Block
 
 from holdfast.cli.app import app, hoist
 from holdfast.cli.settings import Settings
 from holdfast.coordinator.settings import CoordinatorSettings
 from holdfast.schemas.errors import ConfigurationError
+from tests.docs.pages import ROOT, Block
 
 __all__ = [
     "WrongCommand",

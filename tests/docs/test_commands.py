@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from tests.docs.commands import WrongCommand, check_command, command_lines, variables_in_code
 from tests.docs.pages import Block, blocks, inline_code, page_id, pages
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.docs.pages import Block, blocks, page_id, pages
 
 from holdfast.cli.settings import Settings
 from holdfast.schemas.plan import PlanDocument
+from tests.docs.pages import Block, blocks, page_id, pages
 
 
 @pytest.mark.parametrize("page", pages(), ids=page_id)

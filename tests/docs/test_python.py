@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from tests.docs.commands import command_lines
 from tests.docs.pages import ROOT, Block, blocks, page_id, pages
 from tests.docs.program import (

@@ -6,10 +6,9 @@ import ast
 import re
 from pathlib import Path
 
+from holdfast.bus import settings as bus_settings
 from tests.docs.commands import settings_variables, variables_in_code
 from tests.docs.pages import ROOT, links
-
-from holdfast.bus import settings as bus_settings
 
 AREAS = ("agents", "bus", "coordinator", "schemas")
 KINDS = {"Counter", "Gauge", "Histogram", "Summary"}

@@ -253,8 +253,9 @@ def test_a_run_is_cancelled_and_time_runs_out(project: Project) -> None:
     assert project.call("run", "cancel", "r1", "--reason", "enough").returncode == 0
     until_sync(lambda: project.json("run", "show", "r1")["state"] == "cancelled", "it ends", 30)
     other = ("submit", "--task", "greeter.greet", "--input", "name=Ada", "--run-id", "r1")
-    conflict = project.call(*other, "--wait")
-    assert (conflict.returncode, "another plan or input" in conflict.stderr) == (2, True)
+    for flags in (("--wait",), ()):
+        conflict = project.call(*other, *flags)
+        assert (conflict.returncode, "another plan or input" in conflict.stderr) == (2, True)
     closed = project.call("run", "cancel", "r1")
     assert (closed.returncode, "is closed (cancelled)" in closed.stderr) == (2, True)
     kinds = [event["type"] for event in project.json("run", "history", "r1")["events"]]

@@ -19,12 +19,12 @@ from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 from pydantic import BaseModel, Field
-from tests.unit.schemas.samples import SAMPLES, TASK, sample_id
 
 from holdfast.schemas import DocumentCodec, decode, encode, own_schema, record_schema_id
 from holdfast.schemas.ids import OwnSchema
 from holdfast.schemas.payloads import PayloadCodec
 from holdfast.schemas.records import TaskEnvelope
+from tests.unit.schemas.samples import SAMPLES, TASK, sample_id
 
 CONTEXT = SerializationContext("demo.tasks.a", MessageField.VALUE)
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests import broker as brokers
 from tests.broker import REPOSITORY, TestBroker, load_local_broker, refuse
 from tests.waiting import until_sync

@@ -12,9 +12,6 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.structs import TopicPartition as KafkaPartition
-from tests.broker import TestBroker, load_local_broker, local_broker
-from tests.contract.kit import Listener, read_all, values
-from tests.waiting import until
 
 from holdfast.bus.errors import BusUnavailable
 from holdfast.bus.kafka import KafkaBus
@@ -22,6 +19,9 @@ from holdfast.bus.kafka.clients import drop
 from holdfast.bus.kafka.reader import plain_consumer
 from holdfast.bus.port import Cleanup, Record, Slot, TopicPartition, TopicSpec
 from holdfast.bus.settings import KafkaSettings, parse_bus_url
+from tests.broker import TestBroker, load_local_broker, local_broker
+from tests.contract.kit import Listener, read_all, values
+from tests.waiting import until
 
 pytestmark = pytest.mark.kafka
 

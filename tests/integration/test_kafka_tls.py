@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.broker import load_local_broker, local_broker, refuse
-from tests.contract.kit import read_all, values
 
 from holdfast.bus.errors import BusUnavailable
 from holdfast.bus.kafka import KafkaBus
 from holdfast.bus.port import Record, TopicSpec
 from holdfast.bus.settings import KafkaSettings, parse_bus_url
+from tests.broker import load_local_broker, local_broker, refuse
+from tests.contract.kit import read_all, values
 
 pytestmark = pytest.mark.kafka
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.doubles.memory_bus import MemoryBroker, MemoryBus
 
 from holdfast.bus.blobs import (
     BlobStore,
@@ -26,6 +25,7 @@ from holdfast.bus.errors import BusUnavailable
 from holdfast.bus.port import Environment
 from holdfast.schemas import ConfigurationError, Undecodable
 from holdfast.schemas.records import BlobReference
+from tests.doubles.memory_bus import MemoryBroker, MemoryBus
 
 DATA = bytes(range(256)) * 2_500
 

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from tests.doubles.memory_bus import Fault, MemoryBroker, MemoryBus
 
 from holdfast.bus.errors import BusUnavailable
 from holdfast.bus.port import Environment, Record
@@ -17,6 +16,7 @@ from holdfast.bus.topics import Topics
 from holdfast.schemas import IncompatibleSchema, SchemaError, UnknownSchema, encode, own_schema
 from holdfast.schemas.compatibility import Compatibility
 from holdfast.schemas.records import SchemaEntry
+from tests.doubles.memory_bus import Fault, MemoryBroker, MemoryBus
 
 TOPICS = Topics("test")
 

@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import os
+import re
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
@@ -37,8 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DevOptions", "agent_process", "coordinator_process", "remove_bus", "run_dev"]
 
-INSTANCE = "dev"
-"""Stable: a process that is started again gets its slots back at once."""
+_ORDINARY = re.compile(r"\S+Z (DEBUG|INFO|WARNING) ")
+"""A line of a log that is no reason to die."""
 MANIFEST_WAIT_S = 30.0
 """Agents import their users' code first; that may take a while."""
 
@@ -54,14 +57,14 @@ class DevOptions:
     json: bool = False
 
 
-def coordinator_process(settings: Settings, logs: Path, instance: str = INSTANCE) -> ProcessSpec:
+def coordinator_process(settings: Settings, logs: Path, instance: str) -> ProcessSpec:
     """Return the process of a coordinator; `Supervisor` starts it."""
     command = ("coordinator", "--instance", instance)
     return _process("coordinator", command, settings, logs)
 
 
 def agent_process(
-    target: str, name: str, settings: Settings, logs: Path, instance: str = INSTANCE
+    target: str, name: str, settings: Settings, logs: Path, instance: str
 ) -> ProcessSpec:
     """Return the process of the agent `target` (`MODULE:NAME`); its name is `name`."""
     return _process(name, ("agent", target, "--instance", instance), settings, logs)
@@ -84,12 +87,7 @@ async def run_dev(invocation: Invocation, options: DevOptions) -> ExitCode:
             interrupts = _Interrupts()
             async with Supervisor(SupervisorSettings(), _Teller(HOME / "logs")) as supervisor:
                 interrupts.hard = supervisor.kill_all
-                processes = [coordinator_process(settings, HOME / "logs")]
-                processes += [
-                    agent_process(target, name, settings, HOME / "logs")
-                    for name, target in agents.items()
-                ]
-                await supervisor.start(processes)
+                await supervisor.start(_processes(settings, agents))
                 _introduce(supervisor, settings)
                 if options.run is None:
                     _say_what_next(options.modules)
@@ -110,6 +108,21 @@ def _agents(modules: tuple[str, ...]) -> dict[str, str]:
                 raise BadInput(f"agent {name!r} stands in two modules, {other} and {module}")
             found[name] = f"{module}:{name}"
     return found
+
+
+def _processes(settings: Settings, agents: dict[str, str]) -> list[ProcessSpec]:
+    logs, instance = HOME / "logs", _instance()
+    processes = [coordinator_process(settings, logs, instance)]
+    for name, target in agents.items():
+        processes.append(agent_process(target, name, settings, logs, instance))
+    return processes
+
+
+def _instance() -> str:
+    """Stable, so that a process that is started again gets its slots back at once; of this folder
+    on this machine, so that two people on one broker do not take each other's."""
+    where = f"{socket.gethostname()} {Path.cwd()}"
+    return f"dev-{hashlib.sha256(where.encode()).hexdigest()[:8]}"
 
 
 async def _create_topics(environment: Environment, settings: Settings, agents: list[str]) -> None:
@@ -196,7 +209,8 @@ class _Teller:
     def __call__(self, notice: ProcessNotice) -> None:
         if notice.happening is Happening.DIED:
             words = last_words(self._logs / f"{notice.name}.log")
-            because = f": {words}" if words and (notice.exit_code or 0) > 0 else ""
+            told = words and (notice.exit_code or 0) > 0 and _ORDINARY.match(words) is None
+            because = f": {words}" if told else ""
             note(
                 f"{notice.name} died ({_ended(notice.exit_code)}{because}); "
                 f"starting it again in {notice.backoff_s:g} s"
@@ -252,6 +266,11 @@ def _only_one_here() -> Iterator[None]:
         os.close(descriptor)
 
 
+def _is_database(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(16) in (b"SQLite format 3\0", b"")
+
+
 def remove_bus(settings: Settings) -> None:
     """Remove the embedded bus and its projection (`--fresh`); raises `BadInput`.
 
@@ -264,7 +283,7 @@ def remove_bus(settings: Settings) -> None:
         raise BadInput(
             "--fresh removes the file of an embedded bus; on Kafka use another --namespace"
         )
-    if path.exists() and not path.read_bytes()[:16].startswith(b"SQLite format 3"):
+    if path.exists() and not _is_database(path):
         raise BadInput(f"--fresh does not remove {path}: it is no bus of Holdfast")
     for base in (path, projection_file(settings)):
         for name in (base.name, f"{base.name}-wal", f"{base.name}-shm"):

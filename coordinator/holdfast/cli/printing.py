@@ -52,7 +52,11 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], empty: st
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(*headers, box=SIMPLE, pad_edge=False)
+        table = Table(box=SIMPLE, pad_edge=False)
+        for number, header in enumerate(headers):
+            # The first column is what one copies: never folded, never cut.
+            widest = max(len(row[0]) for row in rows) if number == 0 else None
+            table.add_column(header, no_wrap=number == 0, min_width=widest)
         for row in rows:
             table.add_row(*(Text(cell, style=_style(cell)) for cell in row))
         Console().print(table)

@@ -134,6 +134,25 @@ class Run(Generic[Out]):
             output = await payloads.document(row.output)
         return output
 
+    async def accepted(self, timeout_s: float | None = None) -> None:
+        """Return once a coordinator has taken the submission in, or knew the run already.
+
+        Raises `RunRefused`, `RunConflict`; `WaitTimeout` after `timeout_s`: no coordinator has
+        answered, the submission is kept.
+        """
+        watch = self._watch
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._answer() is None and not watch.started and watch.end is None:
+                    if watch.error is not None:
+                        raise watch.error
+                    await watch.changed()
+        except TimeoutError:
+            raise WaitTimeout(
+                f"run {self.id!r} is kept, but no coordinator has taken it in within "
+                f"{timeout_s:g} s: is one running?"
+            ) from None
+
     async def ended(self, timeout_s: float | None = None) -> Event:
         """Return the event of the run's end, whatever that is; raises as `result` does."""
         watch = self._watch
@@ -264,10 +283,7 @@ class Run(Generic[Out]):
         """Where the run's events begin: at our submission, or where an earlier one's do."""
         if self.position is None:
             return 0
-        while self._answer() is None and not self._watch.started:
-            if self._watch.error is not None:
-                raise self._watch.error
-            await self._watch.changed()
+        await self.accepted()
         answer = self._answer()
         return self._watch.start if answer is None else answer[1].events_from or 0
 

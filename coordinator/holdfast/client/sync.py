@@ -93,6 +93,10 @@ class SyncRun(Generic[Out]):
         """See `Run.result`."""
         return self._thread.call(self._run.result(timeout_s))
 
+    def accepted(self, timeout_s: float | None = None) -> None:
+        """See `Run.accepted`."""
+        self._thread.call(self._run.accepted(timeout_s))
+
     def events(self) -> Iterator[Event]:
         """See `Run.events`."""
         events = self._run.events()

@@ -210,7 +210,13 @@ class CoordinatorMachine:
         """See `SlotMachine`."""
         self.owned = False
         self._needs.cancel()
-        metrics.OPEN_RUNS.labels(self._partition).set(0)
+        for gauge in (
+            metrics.OPEN_RUNS,
+            metrics.CLOSED_MARKERS,
+            metrics.TIMERS_ARMED,
+            metrics.PARKED_INPUTS,
+        ):
+            gauge.labels(self._partition).set(0)
 
     # --- inputs --------------------------------------------------------------------------------
 

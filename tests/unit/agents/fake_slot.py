@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
-from tests.unit.agents.virtual import START_MS
 
 from holdfast.agents import Agent
 from holdfast.agents.execution import Handler, Tools
@@ -38,6 +37,7 @@ from holdfast.schemas.records import (
     TaskProgress,
     TaskResult,
 )
+from tests.unit.agents.virtual import START_MS
 
 TOPICS = AgentTopics("ns.tasks.worker", "ns.control.worker", "ns.coordinator", "ns.dead-letters")
 SLOT = Slot("ns.worker", 0)

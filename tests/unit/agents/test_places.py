@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.unit.agents.virtual import run_virtual
-
 from holdfast.agents.places import PATIENCE_S, REST_S, Places, Seat
+from tests.unit.agents.virtual import run_virtual
 
 
 class Slot:

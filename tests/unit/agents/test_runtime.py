@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from tests.doubles.memory_bus import MemoryBroker, MemoryBus
 
 from holdfast.agents import (
     Agent,
@@ -34,6 +33,7 @@ from holdfast.schemas.records import (
     TaskEnvelope,
     TaskResult,
 )
+from tests.doubles.memory_bus import MemoryBroker, MemoryBus
 
 TOPICS = Topics("holdfast")
 
@@ -85,12 +85,13 @@ class Service:
         self.runtime = AgentRuntime(self.environment, agent, AgentSettings("greeter-1", 4))
 
     async def send(self, task: str, task_id: str, value: BaseModel | None = None) -> None:
-        codec = PayloadCodec(type(value)) if value is not None else PayloadCodec(NoInput)
+        value = NoInput() if value is None else value
+        codec: PayloadCodec[Any] = PayloadCodec(type(value))
         registry = BusRegistry(self.environment, TOPICS)
         await registry.start()
         schema_id = await registry.register(f"their {task} of {type(value).__name__}", codec.schema)
         await registry.close()
-        payload = codec.encode(value if value is not None else NoInput(), schema_id)
+        payload = codec.encode(value, schema_id)
         envelope = TaskEnvelope("run", task_id, task, 1, payload, "run", "run", 0)
         record = Record(TOPICS.tasks("greeter"), f"t:run/{task_id}".encode(), encode(envelope))
         await self.environment.bus.publish([record])

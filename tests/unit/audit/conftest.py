@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from examples.audit.inspector import stop_workers
 from examples.audit.models import SourceFile
 

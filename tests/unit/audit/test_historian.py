@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from examples.audit import gitlog, historian
 from examples.audit.models import FileChanges, History, HistoryRequest
 from examples.audit.scout import BadFolder

@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from examples.audit import inspector
 from examples.audit.complexity import measure
 from examples.audit.inspector import stop_workers

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from examples.audit.models import SourceFile
 from examples.audit.reading import (
     CHANGED,

@@ -8,6 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+
 from examples.audit import editor
 from examples.audit.editor import write_report
 from examples.audit.models import (

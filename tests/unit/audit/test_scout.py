@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from examples.audit import reading, scout
 from examples.audit.models import FileList, ListRequest
 from examples.audit.scout import BadFolder, check_folder, list_files

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from detect_secrets.core import scan as original
 from detect_secrets.settings import default_settings
+
 from examples.audit import leaks, weaknesses
 from examples.audit.complexity import MAX_LINE_CHARS, measure
 from examples.audit.leaks import search

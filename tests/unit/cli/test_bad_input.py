@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 import pytest
+
 from tests.unit.cli.conftest import Invoke
 
 AGENT = """

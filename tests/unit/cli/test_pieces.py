@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.unit.cli.conftest import Invoke
 
 from holdfast.cli.app import hoist
 from holdfast.cli.failures import BadInput, ExitCode, exit_code
@@ -16,6 +15,7 @@ from holdfast.cli.printing import clip, duration
 from holdfast.cli.reading import projection_file
 from holdfast.cli.settings import load_settings
 from holdfast.client import RunFailed, WaitTimeout
+from tests.unit.cli.conftest import Invoke
 
 
 @pytest.mark.parametrize(

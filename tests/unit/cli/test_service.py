@@ -12,11 +12,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from tests.waiting import until
 
 from holdfast.cli.failures import ExitCode
 from holdfast.cli.invocation import Invocation
 from holdfast.cli.service import ServiceOptions, _Health, _serve
+from tests.waiting import until
 
 OPTIONS = ServiceOptions("test", None, None)
 

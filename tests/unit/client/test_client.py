@@ -143,6 +143,20 @@ async def test_a_refusal_of_this_submission_is_raised(
         [event async for event in run.events()]
 
 
+async def test_acceptance_can_be_waited_for(greeter: World, client: Client) -> None:
+    run = await client.submit("greeter.greet", {"name": "Ada"}, run_id="r1")
+    with pytest.raises(WaitTimeout, match="is one running"):
+        await run.accepted(0.01)
+    asked = await greeter.next_submission()
+    await greeter.start(asked)
+    await asyncio.wait_for(run.accepted(), 5)
+    again = await client.submit("greeter.greet", {"name": "Bob"}, run_id="r1")
+    cause, _, _ = await greeter.next_submission()
+    await greeter.say("r1", EventType.RUN_CONFLICTED, cause=cause, message="another input")
+    with pytest.raises(RunConflict, match="another input"):
+        await again.accepted(5)
+
+
 async def test_a_refusal_of_anothers_submission_is_not_ours(greeter: World, client: Client) -> None:
     run = await client.submit("greeter.greet", {"name": "Ada"}, run_id="r1")
     cause, _, _ = await greeter.next_submission()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from tests.unit.coordinator.host import Host, given, resolved
-
 from holdfast.schemas.plan import Plan
 from holdfast.schemas.records import TaskState
+from tests.unit.coordinator.host import Host, given, resolved
 
 
 def echo(envelope):

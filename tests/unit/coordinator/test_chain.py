@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from tests.unit.coordinator.host import Host, given, resolved
-
 from holdfast.schemas.plan import Plan
+from tests.unit.coordinator.host import Host, given, resolved
 
 
 def chain() -> str:

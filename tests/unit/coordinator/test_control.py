@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.coordinator.host import Host, Raised, given, resolved
 
 from holdfast.schemas.plan import Plan, Retry
 from holdfast.schemas.records import (
@@ -13,6 +12,7 @@ from holdfast.schemas.records import (
     RunState,
     TaskState,
 )
+from tests.unit.coordinator.host import Host, Raised, given, resolved
 
 
 def pair(**settings) -> str:

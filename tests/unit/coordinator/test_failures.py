@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.coordinator.host import Host, Raised, given, resolved
 
 from holdfast.coordinator.engine.run.failing import backoff_ms
 from holdfast.schemas.plan import Plan, Retry
@@ -15,6 +14,7 @@ from holdfast.schemas.records import (
     RunState,
     TaskState,
 )
+from tests.unit.coordinator.host import Host, Raised, given, resolved
 
 
 def lone(**settings) -> str:

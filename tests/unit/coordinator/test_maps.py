@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.coordinator.host import Host, Raised, given, resolved
 
 from holdfast.coordinator.engine import EngineLimits
 from holdfast.schemas.plan import Plan, Retry
 from holdfast.schemas.records import CommandAction, FailureKind, RunState
+from tests.unit.coordinator.host import Host, Raised, given, resolved
 
 SMALL = EngineLimits(records_per_event=40, chunk_items=4)
 

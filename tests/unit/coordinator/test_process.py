@@ -7,9 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 import pytest
-from tests.doubles.memory_bus import Fault, MemoryBroker, MemoryBus
-from tests.unit.coordinator.host import given, resolved
-from tests.waiting import until
 
 from holdfast.bus.port import Environment, Record, TopicPartition
 from holdfast.bus.topics import COORDINATOR_GROUP, Topics
@@ -30,6 +27,9 @@ from holdfast.schemas.records import (
     TaskManifest,
     TaskResult,
 )
+from tests.doubles.memory_bus import Fault, MemoryBroker, MemoryBus
+from tests.unit.coordinator.host import given, resolved
+from tests.waiting import until
 
 TOPICS = Topics("ns")
 PARTITIONS = 3

@@ -11,13 +11,13 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
-from tests.unit.coordinator.host import Host, Raised, resolved
-from tests.unit.coordinator.host import given as given_input
 
 from holdfast.coordinator.engine import EngineLimits, Graphs, State
 from holdfast.coordinator.restoring import Restoring
 from holdfast.schemas.plan import Expression, Plan, Retry
 from holdfast.schemas.records import CommandAction, FailureKind, RunState, TaskState
+from tests.unit.coordinator.host import Host, Raised, resolved
+from tests.unit.coordinator.host import given as given_input
 
 LIMITS = EngineLimits(records_per_event=34, chunk_items=3, grace_ms=30_000)
 ENDS = {RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from tests.unit.coordinator.host import START_MS, TOPICS, Host, given, resolved
 
 from holdfast.coordinator.clock import SteadyClock
 from holdfast.coordinator.settings import CoordinatorSettings
@@ -14,6 +13,7 @@ from holdfast.schemas.codec import encode_json
 from holdfast.schemas.errors import ConfigurationError
 from holdfast.schemas.plan import Plan
 from holdfast.schemas.records import BlobReference, FailureKind, RunState
+from tests.unit.coordinator.host import START_MS, TOPICS, Host, given, resolved
 
 
 def lone() -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from tests.unit.coordinator.host import Host, given, resolved
-
 from holdfast.coordinator.engine import EngineLimits
 from holdfast.schemas.plan import Plan
 from holdfast.schemas.records import RunEntry
+from tests.unit.coordinator.host import Host, given, resolved
 
 DAY_MS = 86_400_000
 

@@ -10,8 +10,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.contract.kit_sqlite import SqliteKit
-from tests.unit.embedded.places import make, on_file, publish, started, thread_of, trace
 
 from holdfast.bus.embedded import EmbeddedBus, EmbeddedSettings
 from holdfast.bus.embedded.append import Append, Row
@@ -19,6 +17,8 @@ from holdfast.bus.embedded.commit_thread import commit
 from holdfast.bus.embedded.store import connect_reader, log_id, split_log_id
 from holdfast.bus.errors import BusUnavailable, Fenced, Rejected
 from holdfast.bus.port import Record, Slot
+from tests.contract.kit_sqlite import SqliteKit
+from tests.unit.embedded.places import make, on_file, publish, started, thread_of, trace
 
 
 async def test_it_says_which_sqlite_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,9 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.contract.kit import Listener, Timing
-from tests.contract.kit_sqlite import SqliteKit
-from tests.unit.embedded.places import count, make, on_file, started
 
 from holdfast.bus.embedded import EmbeddedBus, presence, subscription
 from holdfast.bus.embedded.members import Joining, evict, join
@@ -19,6 +16,9 @@ from holdfast.bus.embedded.presence import Presence, boot_ns, read_beat, watch
 from holdfast.bus.embedded.subscription import EmbeddedSubscription
 from holdfast.bus.errors import TopicMismatch
 from holdfast.bus.port import Record, Slot, TopicPartition, TopicSpec
+from tests.contract.kit import Listener, Timing
+from tests.contract.kit_sqlite import SqliteKit
+from tests.unit.embedded.places import count, make, on_file, started
 
 GROUP = "group"
 

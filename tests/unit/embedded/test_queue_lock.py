@@ -13,12 +13,12 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.contract.kit_sqlite import SqliteKit
-from tests.unit.embedded.places import lock_is_held, make, started, thread_of, trace
 
 from holdfast.bus.embedded import EmbeddedBus, queue_lock
 from holdfast.bus.embedded.queue_lock import CommitQueue, Holder, HolderWatch, end_process
 from holdfast.bus.port import Record, Slot, TopicSpec
+from tests.contract.kit_sqlite import SqliteKit
+from tests.unit.embedded.places import lock_is_held, make, started, thread_of, trace
 
 
 def enter_in_thread(queue: CommitQueue, name: str, order: list[str]) -> threading.Thread:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.unit.embedded.places import make, on_file, publish, started
 
 from holdfast.bus.embedded import EmbeddedBus
 from holdfast.bus.embedded.tail import READ_BYTES_MAX, READ_RECORDS_MAX, Tail
 from holdfast.bus.errors import OffsetOutOfRange
 from holdfast.bus.port import Cleanup, Record, TopicPartition, TopicSpec
+from tests.unit.embedded.places import make, on_file, publish, started
 
 WHERE = TopicPartition("topic", 0)
 

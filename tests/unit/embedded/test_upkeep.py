@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.unit.embedded.places import count, make, on_file, publish, started, thread_of, trace
 
 from holdfast.bus.embedded import upkeep
 from holdfast.bus.embedded.blobs import CHUNK_BYTES
 from holdfast.bus.embedded.commit_thread import Transaction
 from holdfast.bus.embedded.upkeep import compact_step, purge_step
 from holdfast.bus.port import Cleanup, TopicPartition
+from tests.unit.embedded.places import count, make, on_file, publish, started, thread_of, trace
 
 WHERE = TopicPartition("topic", 0)
 

@@ -6,11 +6,10 @@ import asyncio
 import time
 from pathlib import Path
 
-from tests.unit.embedded.places import count, make, on_file, publish, started
-
 from holdfast.bus.embedded.waiting import WAIT_S_MAX, Waiter
 from holdfast.bus.embedded.wake import Wake, WakeReceiver, WakeSender
 from holdfast.bus.port import Record, TopicPartition
+from tests.unit.embedded.places import count, make, on_file, publish, started
 
 
 async def test_news_between_look_and_wait_is_not_missed() -> None:

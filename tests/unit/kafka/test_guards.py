@@ -15,7 +15,6 @@ from aiokafka import errors as kafka_errors
 from aiokafka.consumer.fetcher import READ_UNCOMMITTED
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.record import default_records
-from tests.broker import REPOSITORY
 
 from holdfast.bus.errors import BusUnavailable
 from holdfast.bus.kafka import clients, quiet, reader
@@ -25,6 +24,7 @@ from holdfast.bus.kafka.protocol import StableOffsetFetchRequest, StableOffsetFe
 from holdfast.bus.port import Received, TopicPartition
 from holdfast.bus.settings import KafkaSettings
 from holdfast.schemas.errors import ConfigurationError
+from tests.broker import REPOSITORY
 
 SETTINGS = KafkaSettings(("127.0.0.1:1",), operation_timeout_s=0.5)
 

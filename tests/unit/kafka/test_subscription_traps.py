@@ -15,7 +15,6 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.structs import TopicPartition as KafkaPartition
-from tests.waiting import until
 
 from holdfast.bus.errors import BusUnavailable, OffsetOutOfRange
 from holdfast.bus.kafka import subscription
@@ -23,6 +22,7 @@ from holdfast.bus.kafka.reader import plain_consumer
 from holdfast.bus.kafka.subscription import KafkaSubscription, group_consumer
 from holdfast.bus.port import AssignmentListener, TopicPartition
 from holdfast.bus.settings import KafkaSettings
+from tests.waiting import until
 
 SETTINGS = KafkaSettings(("nowhere:1",))
 TOPIC = "tasks"

@@ -24,14 +24,14 @@ from aiokafka.protocol.transaction import (
     InitProducerIdRequest,
     TxnOffsetCommitRequest,
 )
-from tests.kafka.fake_broker import FakeBroker
-from tests.waiting import until
 
 from holdfast.bus.errors import Fenced, OutcomeUnknown, Rejected
 from holdfast.bus.kafka import clients, quiet, writer
 from holdfast.bus.kafka.publisher import idempotent_producer
 from holdfast.bus.port import Record, TopicPartition
 from holdfast.bus.settings import KafkaSettings
+from tests.kafka.fake_broker import FakeBroker
+from tests.waiting import until
 
 GROUP_AUTHORIZATION_FAILED = 30
 MESSAGE_TOO_LARGE = 10

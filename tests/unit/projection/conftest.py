@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from tests.doubles.memory_bus import MemoryBroker, MemoryBus
 
 from holdfast.bus.port import Environment, Position, Record
 from holdfast.bus.topics import Topics
@@ -30,6 +29,7 @@ from holdfast.schemas import (
     encode,
     encode_json,
 )
+from tests.doubles.memory_bus import MemoryBroker, MemoryBus
 
 PARTITIONS = 2
 TOPICS = Topics("test")

@@ -7,15 +7,6 @@ import random
 from pathlib import Path
 
 import pytest
-from tests.unit.projection.conftest import (
-    PARTITIONS,
-    TOPICS,
-    OpenProjection,
-    World,
-    manifest,
-    run_row,
-    task_row,
-)
 
 from holdfast.bus.errors import TopicMissing
 from holdfast.bus.port import Environment, Position, Record, TopicPartition
@@ -36,6 +27,15 @@ from holdfast.schemas import (
     TaskState,
     encode,
     encode_json,
+)
+from tests.unit.projection.conftest import (
+    PARTITIONS,
+    TOPICS,
+    OpenProjection,
+    World,
+    manifest,
+    run_row,
+    task_row,
 )
 
 

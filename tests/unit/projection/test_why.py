@@ -2,15 +2,6 @@
 
 from __future__ import annotations
 
-from tests.unit.projection.conftest import (
-    TOPICS,
-    OpenProjection,
-    World,
-    manifest,
-    run_row,
-    task_row,
-)
-
 from holdfast.coordinator.projection import Reason, why
 from holdfast.schemas import (
     DeadLetter,
@@ -19,6 +10,14 @@ from holdfast.schemas import (
     RunState,
     TaskState,
     encode,
+)
+from tests.unit.projection.conftest import (
+    TOPICS,
+    OpenProjection,
+    World,
+    manifest,
+    run_row,
+    task_row,
 )
 
 NOW_MS = 10_000

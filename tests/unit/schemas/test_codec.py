@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 import pytest
-from tests.unit.schemas.samples import SAMPLES, TASK, sample_id
 
 from holdfast.schemas import (
     Undecodable,
@@ -31,6 +30,7 @@ from holdfast.schemas.records import (
     TaskProgress,
 )
 from holdfast.schemas.wire import compile_schema
+from tests.unit.schemas.samples import SAMPLES, TASK, sample_id
 
 
 @pytest.mark.parametrize("record", SAMPLES, ids=sample_id)

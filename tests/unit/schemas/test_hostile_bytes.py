@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.unit.schemas.samples import SAMPLES, sample_id
 
 from holdfast.schemas import DocumentCodec, Undecodable, UnknownSchema, decode, encode, frame
 from holdfast.schemas.codec import decode_json
@@ -21,6 +20,7 @@ from holdfast.schemas.guard import DECIMAL_BYTES_MAX, NESTING_MAX
 from holdfast.schemas.ids import OwnSchema
 from holdfast.schemas.records import TaskEnvelope
 from holdfast.schemas.wire import compile_schema
+from tests.unit.schemas.samples import SAMPLES, sample_id
 
 BOUND_S = 0.1
 BOUND_BYTES = 64 * 1024 * 1024

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from tests.doubles.memory_bus import MemoryBroker, MemoryBus
 
 from holdfast.bus.errors import Rejected
 from holdfast.bus.port import Cleanup, Environment, Received, Record, TopicSpec
@@ -19,6 +18,7 @@ from holdfast.bus.slot import (
     SlotHost,
     SlotSettings,
 )
+from tests.doubles.memory_bus import MemoryBroker, MemoryBus
 
 GROUP, WORK, WORDS, JOURNAL, OUT = "ns.echo", "ns.work", "ns.words", "ns.journal.echo", "ns.out"
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.doubles.memory_bus import Fault
-from tests.unit.slot.conftest import GROUP, JOURNAL, OUT, WORDS, WORK, World
-from tests.waiting import until
 
 from holdfast.bus.errors import OffsetOutOfRange
 from holdfast.bus.partition import partition_for
@@ -16,6 +13,9 @@ from holdfast.bus.slot import DuplicateInstance
 from holdfast.bus.slot.journal import Journal
 from holdfast.schemas.codec import decode
 from holdfast.schemas.records import SlotOffset
+from tests.doubles.memory_bus import Fault
+from tests.unit.slot.conftest import GROUP, JOURNAL, OUT, WORDS, WORK, World
+from tests.waiting import until
 
 
 def newest_offset(world: World, partition: int) -> SlotOffset:

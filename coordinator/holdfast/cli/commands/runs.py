@@ -32,7 +32,8 @@ __all__ = ["print_receipt", "register"]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", show_default=False)]
 Reason = Annotated[str, typer.Option(help="Why, for the audit trail.")]
-ITEMS_SHOWN = 20
+ACCEPTED_WAIT_S = 3.0
+"""How long `submit` waits to hear of a refusal."""
 
 
 def register(app: typer.Typer) -> None:
@@ -83,6 +84,7 @@ def submit(
                 work, value, run_id=run_id, order_key=order_key, deadline_s=deadline
             )
             if not wait:
+                await _accepted(run)
                 _print_submitted(run, json=json)
                 return ExitCode.OK
             return await _wait(run, timeout, json=json)
@@ -99,6 +101,16 @@ def _work(plan: Path | None, task: str | None) -> PlanDocument | str:
     from holdfast.schemas import load_plan
 
     return load_plan(plan)
+
+
+async def _accepted(run: Run[Any]) -> None:
+    """Hear of a refusal or a conflict; that nobody answers is none: the bus keeps the run."""
+    from holdfast.client import WaitTimeout
+
+    try:
+        await run.accepted(ACCEPTED_WAIT_S)
+    except WaitTimeout as late:
+        note(str(late))
 
 
 def _print_submitted(run: Run[Any], *, json: bool) -> None:

@@ -225,7 +225,7 @@ def _close_chunk(t: Transition, node: Node, chunk: int) -> None:
         if item is None or item.row.state not in TASK_ENDS:
             return
         items.append(item)
-    if False:
+    if t.room() < len(items) + t.scope.limits.reserve:
         t.more = True
         return
     record = _outputs(t, items)
