@@ -1,4 +1,4 @@
-"""How many runs a second, how long one takes, what it costs: through client, coordinator, agents."""
+"""Runs a second, how long one takes, what it costs: through client, coordinator and agents."""
 
 from __future__ import annotations
 

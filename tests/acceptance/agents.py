@@ -59,7 +59,7 @@ async def say(who: str, run_id: str, task_id: str, text: str) -> str:
     return f"{text} {who}"
 
 
-# --- order -----------------------------------------------------------------------------------------
+# --- order ----------------------------------------------------------------------
 
 
 @first.task(name="ordered", retry=Retry(attempts=10, initial_s=0.02, max_s=0.05))
@@ -86,7 +86,7 @@ async def in_order(who: str, ctx: Context, word: Word) -> Word:
     return word
 
 
-# --- poison ----------------------------------------------------------------------------------------
+# --- poison ----------------------------------------------------------------------
 
 fragile = Agent("fragile", concurrency=8)
 
@@ -113,7 +113,7 @@ async def count_part(part: int) -> int:
     return part
 
 
-# --- long ------------------------------------------------------------------------------------------
+# --- long ----------------------------------------------------------------------
 
 patient = Agent("patient", concurrency=8)
 
@@ -157,7 +157,7 @@ async def hold(ctx: Context, word: Word) -> Word:
     return word
 
 
-# --- effects ---------------------------------------------------------------------------------------
+# --- effects ----------------------------------------------------------------------
 
 payer = Agent("payer", concurrency=8)
 

@@ -23,6 +23,17 @@ __all__ = [
 ]
 
 CLIP = 100
+_STYLES = {
+    "succeeded": "green",
+    "failed": "red",
+    "dead": "red",
+    "cancelled": "yellow",
+    "waiting": "yellow",
+    "paused": "yellow",
+    "retrying": "yellow",
+    "running": "cyan",
+    "dispatched": "cyan",
+}
 
 
 def print_json(document: Any) -> None:
@@ -42,29 +53,27 @@ def note(line: str) -> None:
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:
-    """Print rows; fitted and coloured on a terminal, whole and aligned elsewhere."""
+    """Print rows, aligned; coloured on a terminal. Nothing is cut: ids are there to be copied."""
     if not rows:
         note(empty)
         return
-    if sys.stdout.isatty():
-        from rich.box import SIMPLE
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=SIMPLE, pad_edge=False)
-        for number, header in enumerate(headers):
-            # The first column is what one copies: never folded, never cut.
-            widest = max(len(row[0]) for row in rows) if number == 0 else None
-            table.add_column(header, no_wrap=number == 0, min_width=widest)
-        for row in rows:
-            table.add_row(*(Text(cell, style=_style(cell)) for cell in row))
-        Console().print(table)
-        return
     widths = [max(len(row[n]) for row in (headers, *rows)) for n in range(len(headers))]
-    for row in (headers, *rows):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print_lines("  ".join(cells).rstrip())
+    lines = [_padded(row, widths) for row in (headers, *rows)]
+    if not sys.stdout.isatty():
+        print_lines(*("".join(cells).rstrip() for cells in lines))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    console.print(Text("".join(lines[0]).rstrip(), style="bold"), soft_wrap=True)
+    for cells in lines[1:]:
+        text = Text.assemble(*((cell, _STYLES.get(cell.strip(), "")) for cell in cells))
+        console.print(text, soft_wrap=True)
+
+
+def _padded(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    return [cell.ljust(width + 2) for cell, width in zip(row, widths, strict=True)]
 
 
 def shown(value: Any) -> str:
@@ -99,20 +108,3 @@ def duration(milliseconds: int | None) -> str:
     if seconds < 7_200:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3_600:.1f} h"
-
-
-_STYLES = {
-    "succeeded": "green",
-    "failed": "red",
-    "dead": "red",
-    "cancelled": "yellow",
-    "waiting": "yellow",
-    "paused": "yellow",
-    "retrying": "yellow",
-    "running": "cyan",
-    "dispatched": "cyan",
-}
-
-
-def _style(cell: str) -> str:
-    return _STYLES.get(cell, "")

@@ -106,6 +106,7 @@ class ControlAction(StrEnum):
     """What the coordinator tells an agent about a task."""
 
     CANCEL = "cancel"  # end this attempt; answered by a TaskResult with outcome CANCELLED
+    EXPIRE = "expire"  # the same, but only if its handler has not begun: a queue time-out
     RELEASE = "release"  # forget all you know of the task: it is closed
 
 

@@ -11,6 +11,7 @@ from holdfast.bus.errors import Rejected
 from holdfast.bus.slot.machine import Commit
 from holdfast.schemas.records import (
     Cancelled,
+    ControlAction,
     Failed,
     FailureKind,
     Outcome,
@@ -278,6 +279,25 @@ async def test_a_task_that_waits_for_a_place_is_cancelled_without_running() -> N
     world.gate.set()
     await slot.work()
     assert world.seen == [("waits", "a", 1)]
+
+
+@check
+async def test_a_queue_time_out_ends_what_has_not_begun_and_nothing_else() -> None:
+    world = World()
+    slot = FakeSlot(worker(world), concurrency=1)
+    slot.boot(clean=True)
+    slot.send("waits", "a")
+    slot.send("plain", "b")
+    await slot.settle()
+    slot.tell(ControlAction.EXPIRE, "a")
+    slot.tell(ControlAction.EXPIRE, "b")
+    await slot.settle()
+    assert slot.commit()
+    assert slot.result("b").outcome is Outcome.CANCELLED
+    world.gate.set()
+    await slot.work()
+    assert slot.result("a").outcome is Outcome.SUCCEEDED
+    assert slot.log.offsets[TOPICS.control] == 2
 
 
 @check

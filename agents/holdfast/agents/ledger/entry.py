@@ -169,6 +169,11 @@ class Entry:
         return self.resumes_since_step >= ALONE_AFTER_RESUMES
 
     @property
+    def begun(self) -> bool:
+        """Whether its handler has begun: a queue time-out comes too late."""
+        return self.phase is Phase.RUNNING or bool(self.steps)
+
+    @property
     def strict(self) -> bool:
         """Whether its order key stays closed between attempts."""
         return self.order_key is not None and not (

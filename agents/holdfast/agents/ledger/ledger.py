@@ -25,6 +25,7 @@ from holdfast.bus.port import Position
 from holdfast.bus.slot.intake import Intake
 from holdfast.bus.slot.machine import COMMIT_RECORDS_MAX
 from holdfast.schemas.records import (
+    ControlAction,
     ControlEnvelope,
     Failure,
     FailureKind,
@@ -143,6 +144,9 @@ class Ledger:
         name = f"{control.run_id}/{control.task_id}"
         entry = self._book.get(name)
         if entry is not None and entry.attempt == control.attempt and entry.phase in _OPEN:
+            if control.action is ControlAction.EXPIRE and entry.begun:
+                self.skip(at.topic, at.offset)  # it came too late: the handler's end is the answer
+                return None
             self._intake.read(at.topic, at.offset)
             entry.controls.append((at.topic, at.offset))
             if entry.phase is not Phase.WAITING:

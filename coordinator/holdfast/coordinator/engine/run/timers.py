@@ -42,5 +42,5 @@ def _task_due(t: Transition, entry: TaskEntry) -> None:
         # It stays DISPATCHED: an agent that has begun with it goes on, and its result will count.
         after.cancel_kind = FailureKind.QUEUE_TIMEOUT
         after.cancel_sent = True
-        t.send_control(after.row, ControlAction.CANCEL, FailureKind.QUEUE_TIMEOUT)
+        t.send_control(after.row, ControlAction.EXPIRE, FailureKind.QUEUE_TIMEOUT)
     t.put(after)
