@@ -40,7 +40,7 @@ class Stage:
                     **os.environ,
                     "HOLDFAST_BUS": self.bus,
                     "HOLDFAST_NAMESPACE": self.namespace,
-                    "HOLDFAST_PARTITIONS": "4",
+                    "HOLDFAST_PARTITIONS": "2",
                     "HOLDFAST_BLOBS": f"file://{self.folder / 'blobs'}",
                 },
             )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
+
 from holdfast.client import Client, RunFailed
 from holdfast.schemas.records import DeadLetterReason, EventType
 from tests.acceptance.deployment import Deployment, witnessed
@@ -51,6 +53,36 @@ async def test_exactly_the_poisonous_tasks_are_in_the_dead_letters(place: Deploy
     assert all(len(ends) == 1 for ends in seen.ends().values())
 
 
+async def keep_running(place: Deployment, name: str, stopping: asyncio.Event) -> int:
+    """Start a service again whenever it has died; return how often."""
+    restarts = 0
+    while not stopping.is_set():
+        if not place.alive(name):
+            place.again(name)
+            restarts += 1
+        await asyncio.sleep(0.05)
+    return restarts
+
+
+async def test_the_first_task_of_all_kills_its_process_and_is_poison_too(
+    place: Deployment,
+) -> None:
+    """Nothing was committed when it died: only the slot's own mark can tell."""
+    place.coordinator("c1")
+    place.agent("fragile")
+    await asyncio.to_thread(place.wait_ready)
+    stopping = asyncio.Event()
+    supervisor = asyncio.create_task(keep_running(place, "fragile-1", stopping))
+    async with Client(url=place.bus, namespace=place.namespace) as client:
+        run = await client.submit("fragile.maybe_kill", {"text": "kill"}, run_id="first")
+        with pytest.raises(RunFailed, match="poison"):
+            await run.result(timeout_s=60)
+    stopping.set()
+    await supervisor
+    kills = witnessed(place.folder / "fragile.witness")
+    assert 5 <= len(kills) <= 7, f"{len(kills)} starts"
+
+
 async def test_a_handler_that_kills_its_process_ends_as_poison_and_takes_nobody_along(
     place: Deployment,
 ) -> None:
@@ -58,17 +90,7 @@ async def test_a_handler_that_kills_its_process_ends_as_poison_and_takes_nobody_
     place.agent("fragile")
     await asyncio.to_thread(place.wait_ready)
     stopping = asyncio.Event()
-
-    async def supervise() -> int:
-        restarts = 0
-        while not stopping.is_set():
-            if not place.alive("fragile-1"):
-                place.again("fragile-1")
-                restarts += 1
-            await asyncio.sleep(0.05)
-        return restarts
-
-    supervisor = asyncio.create_task(supervise())
+    supervisor = asyncio.create_task(keep_running(place, "fragile-1", stopping))
     async with (
         observing(place, dead_letters=True) as seen,
         Client(url=place.bus, namespace=place.namespace) as client,

@@ -189,6 +189,10 @@ class OwnedSlot:
         self._commits.resume_from(newest.commit_number if newest else 0, positions)
         identity = self._context.identity
         clean = newest is None or newest.clean or newest.process_id == identity.process_id
+        if newest is None or newest.clean:
+            # Before anything runs: what kills this process at once must be found as an unclean
+            # end by whoever opens the slot next, or it would kill process after process for ever.
+            await self._commits.write(Commit(()))
         self._next = dict(positions)
         self._machine = machine
         self._move(SlotState.RUNNING)
