@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import bare_chain
 from benchmarks.runs import Figures, measure, measure_map, three_steps, three_tasks
 from benchmarks.stage import ROOT, stage, sync_ms
 
@@ -39,9 +41,10 @@ def buses(wanted: str) -> Iterator[dict[str, str]]:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     with tempfile.TemporaryDirectory(prefix="holdfast-kafka-") as folder:
-        broker = module.LocalBroker(Path(folder), stock=True)
+        broker = module.LocalBroker(Path(folder), stock=True, fast=True)
         broker.start()
         try:
             yield {**found, "Kafka": f"kafka://{broker.bootstrap}"}
@@ -63,24 +66,32 @@ def row(table: Table, bus: str, what: str, figures: Figures) -> None:
 
 
 def measure_bus(table: Table, name: str, url: str, options: argparse.Namespace) -> None:
-    """Measure one bus."""
+    """Measure one bus: the limit first, then what stands on it."""
+    with tempfile.TemporaryDirectory(prefix="holdfast-bench-", dir=ROOT / "build") as folder:
+        limit_url = url.format(folder=folder)
+        limits = uvloop.run(bare_chain.measure(limit_url, (1, 64, 256), options.seconds))
+    for limit in limits:
+        table.add_row(
+            name,
+            "bare chain (limit)",
+            str(limit.in_flight),
+            f"{limit.chains_per_s:,.0f}",
+            f"{limit.p50_ms:.1f} / {limit.p99_ms:.1f}",
+            f"{limit.cpu_ms_per_chain:.2f}",
+            "",
+        )
     for in_flight in (1, 16, 64, 256):
         with stage(url) as running:
             figures = uvloop.run(measure(running, three_tasks(), in_flight, options.seconds))
         row(table, name, "three tasks", figures)
     with stage(url) as running:
-        row(
-            table,
-            name,
-            "three steps",
-            uvloop.run(measure(running, three_steps(), 128, options.seconds)),
-        )
+        figures = uvloop.run(measure(running, three_steps(), 256, options.seconds))
+    row(table, name, "three steps", figures)
     items = 10_000 if options.quick else MAP_ITEMS
     with stage(url) as running:
         rate, peak = uvloop.run(measure_map(running, items, MAP_WINDOW))
-    table.add_row(
-        name, f"map of {items:,}", str(MAP_WINDOW), f"{rate:,.0f} items", "", "", f"{peak:.0f}"
-    )
+    rate_text = f"{rate:,.0f} items"
+    table.add_row(name, f"map of {items:,}", str(MAP_WINDOW), rate_text, "", "", f"{peak:.0f}")
 
 
 def main() -> None:

@@ -85,7 +85,7 @@ async def test_an_end_by_kill_is_unclean_and_one_by_stop_is_clean(world: World) 
     assert all(m.opened_with and m.opened_with.clean for m in world.machines["a"][4:])
 
 
-async def test_a_process_that_dies_before_its_first_commit_left_an_unclean_end(world: World) -> None:
+async def test_a_death_before_the_first_commit_is_an_unclean_end(world: World) -> None:
     first = await world.host()
     await until(lambda: first.running_slots == 2)
     await first.kill()

@@ -5,7 +5,7 @@
 3. Acknowledged: apply each change, in order.
    Fenced: the slot is lost.
    Rejected: the culprit's change is replaced by what its `refuse` returns; go to 4.
-   OutcomeUnknown: go to 4.
+   OutcomeUnknown, or the bus is away: go to 4.
 4. The writer is dead. Wait for a heartbeat that was begun after the failure (a process that
    had been stopped wakes to time-outs and would else fence the true owners), open a new
    writer, and read the journal from the last record known:
@@ -18,21 +18,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol, TypeVar
 
 from holdfast.bus import metrics
 from holdfast.bus.errors import BusUnavailable, Fenced, OutcomeUnknown, Rejected
 from holdfast.bus.port import Environment, Record, Slot, TopicPartition, Writer
 from holdfast.bus.slot.journal import Journal, ProcessIdentity
 from holdfast.bus.slot.machine import Change, Commit
+from holdfast.schemas.records import SlotOffset
 
 __all__ = ["GroupCommit", "Membership"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
 REOPEN_PAUSE_S = 0.5
-"""Between two tries to open a writer while the bus is away."""
+"""Between two tries while the bus is away; jittered, so that slots do not come back in step."""
 
 
 class Membership(Protocol):
@@ -75,6 +78,7 @@ class GroupCommit:
         self._writer: Writer | None = None
         self._number = 0
         self._offsets: dict[str, int] = {}
+        self._unsettled = False
         self.proven_at = float("-inf")
         """When the last acknowledged commit was begun (`Environment.monotonic`)."""
 
@@ -82,6 +86,7 @@ class GroupCommit:
         """Take up the numbering and the offsets where the journal left them."""
         self._number = number
         self._offsets = dict(offsets)
+        self._unsettled = False
 
     def check(self, record: Record) -> None:
         """Raise `Rejected` if the bus would not take `record`."""
@@ -91,21 +96,39 @@ class GroupCommit:
     async def open(self) -> None:
         """Become the slot's only writer; waits while the bus is away. Raises `Fenced`."""
         await self.close()
-        while True:
-            self._require_ownership()
-            try:
-                writer = await self._environment.bus.open_writer(self._slot)
-                break
-            except BusUnavailable as error:
-                logger.warning("slot %s/%d: %s; trying again", *self._slot, error)
-                await asyncio.sleep(REOPEN_PAUSE_S * (1 + self._environment.random.random()))
-        self._writer = writer
+        bus = self._environment.bus
+        self._writer = await self.patiently(lambda: bus.open_writer(self._slot))
         # Opening may have waited; the group may have decided otherwise meanwhile. Going on would
         # cost the new owner a restore, never correctness, so one check is enough.
         self._require_ownership()
 
+    async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Return what `call` returns, trying again while the bus is away and the slot is ours.
+
+        A broker that restarts costs a pause, not the process. Raises `Fenced` once the slot is
+        assigned elsewhere; whoever gives the slot up cancels it.
+        """
+        while True:
+            self._require_ownership()
+            try:
+                return await call()
+            except (BusUnavailable, OSError) as error:
+                logger.warning("slot %s/%d: %s; trying again", *self._slot, error)
+                await asyncio.sleep(REOPEN_PAUSE_S * (1 + self._environment.random.random()))
+
+    async def newest_offset(self) -> SlotOffset | None:
+        """Return what `Journal.newest_offset` does; waits while the bus is away. Raises `Fenced`."""
+        return await self.patiently(self._journal.newest_offset)
+
     async def write(self, commit: Commit, *, clean: bool = False) -> None:
-        """Write `commit` and apply it. Raises `Fenced` when the slot is lost."""
+        """Write `commit` and apply it. Raises `Fenced` when the slot is lost.
+
+        One that was cancelled, or raised, may have happened: what its offsets have passed may
+        stand nowhere. So nothing is written after it before the slot was restored.
+        """
+        if self._unsettled:
+            raise Fenced(f"slot {self._slot.group}/{self._slot.partition} left a commit unsettled")
+        self._unsettled = True
         changes = list(commit.changes)
         moved = any(self._offsets.get(topic) != at for topic, at in commit.offsets.items())
         offsets = {**self._offsets, **commit.offsets}
@@ -122,7 +145,7 @@ class GroupCommit:
             try:
                 await self._send(records, offsets if moved else {})
                 break
-            except OutcomeUnknown as error:
+            except (OutcomeUnknown, BusUnavailable) as error:
                 logger.warning("slot %s/%d: commit %d: %s", *self._slot, number, error)
             except Rejected as error:
                 changes = self._replace_culprit(changes, error)
@@ -135,6 +158,7 @@ class GroupCommit:
         self._journal.raise_floor_by(written)
         for change in changes:
             change.apply()
+        self._unsettled = False
 
     async def close(self) -> None:
         """Let the writer go."""
@@ -168,7 +192,7 @@ class GroupCommit:
         await self.close()
         await self._membership.confirmed_since(self._slot, failed_at)
         await self.open()
-        newest = await self._journal.newest_offset()
+        newest = await self.newest_offset()
         if newest is None:
             return False
         if newest.process_id != self._identity.process_id:

@@ -58,8 +58,9 @@ class Commit:
 class Opened:
     """What the slot knows when its journal has been read.
 
-    `positions`: topic to the next offset that will be received. `clean`: the last owner gave it up
-    with nothing running (or there was none).
+    `positions`: topic to the next offset that will be received. `clean`: no process has died with
+    this slot: the last owner gave it up itself, or is this very process, or there was none. It may
+    have left bodies behind that did not end when they were told to.
     """
 
     positions: Mapping[str, int]

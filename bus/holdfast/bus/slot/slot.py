@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 LEAVE_S = 2.0
 """How long a slot that was taken away waits for what it cancelled, before its last commit."""
 LAST_COMMIT_S = 5.0
-"""How long that last commit may take; without it the next owner counts an unclean end."""
+"""How much longer its commits may take; without a last one the next owner counts an unclean end."""
 
 
 class DuplicateInstance(HoldfastError):
@@ -84,6 +84,10 @@ class OwnedSlot:
         self._leaving = asyncio.Event()
         self._proofs: list[asyncio.Future[None]] = []
         self._alarm: asyncio.TimerHandle | None = None
+        self._bound = asyncio.timeout(None)
+        self._living = False
+        self._marked = False
+        self._quiesced = False
         self.slot = slot
 
     # --- SlotControl ---------------------------------------------------------------------------
@@ -111,6 +115,8 @@ class OwnedSlot:
 
     async def prove(self) -> None:
         """See `SlotControl`."""
+        if self._state is not SlotState.RUNNING:
+            raise Fenced(f"slot {self.slot.group}/{self.slot.partition} is given up")
         half_session_s = self._membership.session_timeout_s / 2
         if self._environment.monotonic() - self._commits.proven_at < half_session_s:
             return
@@ -147,14 +153,27 @@ class OwnedSlot:
             self._throttle()
 
     def leave(self) -> None:
-        """The group took the slot away, or the process stops: give it up."""
+        """The group took the slot away, or the process stops: give it up.
+
+        Bounded, whatever it is doing: a bus that is away must hold up neither a stop nor the next
+        assignment. Where nothing runs and nothing was written, nothing is waited for.
+        """
+        if self._leaving.is_set():
+            return
         self._leaving.set()
         self.wake()
+        owed = self._state is SlotState.RUNNING or self._marked
+        if self._bound.when() is None and self._living:
+            bound_s = LEAVE_S + LAST_COMMIT_S if owed else 0.0
+            self._bound.reschedule(asyncio.get_running_loop().time() + bound_s)
 
     def quiesce(self) -> None:
-        """Start nothing new."""
+        """A stop was asked for: start nothing new; a slot that is not at work is given up now."""
+        self._quiesced = True
         if self._machine is not None:
             self._machine.quiesce()
+        else:
+            self.leave()
 
     def idle(self) -> bool:
         """True when nothing runs and nothing waits to be written."""
@@ -165,45 +184,80 @@ class OwnedSlot:
     async def live(self) -> None:
         """Own the slot until it is taken away. Raises what no restart of the slot can mend."""
         try:
-            while not self._leaving.is_set():
-                try:
-                    await self._open()
-                    await self._work()
-                    await self._give_up()
-                except Fenced as error:
-                    await self._after_fencing(error)
+            async with self._bound:
+                self._living = True
+                while not self._leaving.is_set():
+                    await self._own()
+        except TimeoutError:
+            if not self._bound.expired():
+                raise
+            # The next owner counts an unclean end, which costs nothing but a counter.
+            logger.warning("slot %s/%d: given up in the middle of its work", *self.slot)
         finally:
+            self._living = False
             self._forget()
             await self._commits.close()
             self._move(SlotState.CLOSED)
 
+    async def _own(self) -> None:
+        """Open the slot, work in it, and give it up; or lose it, and wait for another turn."""
+        try:
+            await self._commits.patiently(self._open)
+            await self._work()
+            await self._give_up()
+        except Fenced as error:
+            if self._state is SlotState.LEAVING:
+                logger.info("slot %s/%d: given up without a last commit: %s", *self.slot, error)
+            else:
+                await self._after_fencing(error)
+
     async def _open(self) -> None:
-        """Open the writer first: what is read after that is all there will ever be."""
+        """Open the writer first: what is read after that is all there will ever be.
+
+        Raises `Fenced`; `BusUnavailable` when the bus goes away meanwhile, and may be called again.
+        """
         began = self._environment.monotonic()
         await self._commits.open()
         machine = self._context.factory(self)
-        newest, count = await self._restore(machine)
-        if not self._membership.owns(self.slot):
-            raise Fenced(f"slot {self.slot} was assigned elsewhere while it was restored")
-        positions = await self._positions(newest)
-        self._commits.resume_from(newest.commit_number if newest else 0, positions)
+        try:
+            newest, count = await self._restore(machine)
+            positions = await self._positions(newest)
+            self._commits.resume_from(newest.commit_number if newest else 0, positions)
+            await self._mark(newest)
+        except BaseException:
+            machine.lost()
+            raise
         identity = self._context.identity
         clean = newest is None or newest.clean or newest.process_id == identity.process_id
-        if newest is None or newest.clean:
-            # Before anything runs: what kills this process at once must be found as an unclean
-            # end by whoever opens the slot next, or it would kill process after process for ever.
-            await self._commits.write(Commit(()))
-        self._next = dict(positions)
-        self._machine = machine
-        self._move(SlotState.RUNNING)
-        machine.opened(Opened(positions, clean, self._environment.now_ms()))
-        self.keep()
-        self.wake()
+        self._begin(machine, Opened(positions, clean, self._environment.now_ms()))
         group = self.slot.group
-        metrics.SLOTS_OWNED.labels(group).inc()
         metrics.RESTORE_SECONDS.labels(group).observe(self._environment.monotonic() - began)
         metrics.RESTORED_RECORDS.labels(group).inc(count)
         logger.info("slot %s/%d: open at %s, %d records restored", *self.slot, positions, count)
+
+    async def _mark(self, newest: SlotOffset | None) -> None:
+        """Have the journal say that the slot is in use, unless it says so already.
+
+        Before anything runs: what kills this process at once must be found as an unclean end by
+        whoever opens the slot next, or it would kill process after process for ever.
+        """
+        if not self._membership.owns(self.slot):
+            raise Fenced(f"slot {self.slot} was assigned elsewhere while it was restored")
+        if newest is None or newest.clean:
+            self._marked = True
+            await self._commits.write(Commit(()))
+
+    def _begin(self, machine: SlotMachine, opened: Opened) -> None:
+        """Let the machine work; without an await, so that nothing comes in between."""
+        self._next = dict(opened.positions)
+        self._machine = machine
+        self._move(SlotState.RUNNING)
+        metrics.SLOTS_OWNED.labels(self.slot.group).inc()
+        if self._leaving.is_set():
+            machine.quiesce()  # it is here only for the last commit, which takes the mark back
+        machine.opened(opened)
+        self.keep()
+        self.wake()
 
     async def _restore(self, machine: SlotMachine) -> tuple[SlotOffset | None, int]:
         newest: bytes | None = None
@@ -271,29 +325,40 @@ class OwnedSlot:
         self._throttle()
 
     async def _give_up(self) -> None:
-        """Cancel what runs, and mark the journal clean where that is still possible."""
+        """Cancel what runs, wait for it, and mark the journal clean where that is still possible.
+
+        Clean says that no process has died: this one gave the slot up itself. A body that does not
+        end when it is told to (a thread in a system call) is left behind and does not change that:
+        else a slow neighbour would be counted as a killer at every rolling restart.
+        """
         self._move(SlotState.LEAVING)
         machine = self._machine
         assert machine is not None
         machine.abandon()
+        until = self._environment.monotonic() + LEAVE_S
         try:
-            async with asyncio.timeout(LEAVE_S):
-                while not machine.idle():
-                    if commit := machine.collect(self._environment.now_ms()):
-                        await self._commits.write(commit)
-                    else:
-                        await self._woken.wait()
-                    self._woken.clear()
-        except TimeoutError:
-            logger.warning("slot %s/%d: handlers still run; left behind", *self.slot)
-        try:
-            async with asyncio.timeout(LAST_COMMIT_S):
-                commit = machine.collect(self._environment.now_ms())
-                await self._commits.write(commit or Commit(()), clean=True)
-        except (TimeoutError, Fenced, HoldfastError) as error:
-            # Somebody else owns it already, or the bus is away: the next owner counts an
-            # unclean end, which costs nothing but a counter.
+            while not machine.idle():
+                if commit := machine.collect(self._environment.now_ms()):
+                    await self._commits.write(commit)
+                elif not await self._woken_before(until):
+                    logger.warning("slot %s/%d: handlers still run; left behind", *self.slot)
+                    break
+                self._woken.clear()
+            last = machine.collect(self._environment.now_ms())
+            await self._commits.write(last or Commit(()), clean=True)
+        except HoldfastError as error:
+            # Somebody else owns it already: the next owner counts an unclean end.
             logger.info("slot %s/%d: given up without a last commit: %s", *self.slot, error)
+
+    async def _woken_before(self, moment: float) -> bool:
+        """Wait for `wake`. Only here may time run out: a commit that is cut off is never settled,
+        and what its offsets have passed would be lost with the next one."""
+        try:
+            async with asyncio.timeout(max(0.0, moment - self._environment.monotonic())):
+                await self._woken.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def _after_fencing(self, error: Fenced) -> None:
         """Forget the slot; come back for it only if the group still gives it to this member.
@@ -307,26 +372,23 @@ class OwnedSlot:
         self._forget()
         await self._commits.close()
         self._move(SlotState.FENCED)
+        if self._quiesced:
+            self._leaving.set()
         if self._leaving.is_set():
             return
-        await self._require_sole_instance()
-        pause_s = self._membership.session_timeout_s * (
-            0.75 + self._environment.random.random() / 2
-        )
         try:
-            async with asyncio.timeout(pause_s):
-                await self._leaving.wait()
-        except TimeoutError:
-            pass
-        try:
+            await self._require_sole_instance()
+            await asyncio.sleep(
+                self._membership.session_timeout_s * (0.75 + self._environment.random.random() / 2)
+            )
             await self._membership.confirmed_since(self.slot, fenced_at)
         except Fenced:
             self._leaving.set()
-        if not self._leaving.is_set():
-            self._move(SlotState.OPENING)
+            return
+        self._move(SlotState.OPENING)
 
     async def _require_sole_instance(self) -> None:
-        newest = await self._journal.newest_offset()
+        newest = await self._commits.newest_offset()
         identity = self._context.identity
         if newest is None or newest.instance != identity.instance:
             return
@@ -338,9 +400,8 @@ class OwnedSlot:
             )
 
     def _forget(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        self._arm(None)
+        self._marked = False
         machine, self._machine = self._machine, None
         if machine is not None:
             partition = self.slot.partition
