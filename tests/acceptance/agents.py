@@ -177,3 +177,26 @@ def transfer(part: int, *, idempotency_key: str) -> str:
     body = json.dumps({"key": idempotency_key, "part": part}).encode()
     with urllib.request.urlopen(url, body, timeout=30) as answer:
         return str(answer.read().decode())
+
+
+# --- large ----------------------------------------------------------------------
+
+heavy = Agent("heavy")
+
+
+class Size(BaseModel):
+    size: int
+
+
+class Text(BaseModel):
+    text: str
+
+
+@heavy.task
+async def make(ctx: Context, size: Size) -> Text:
+    return Text(text="0123456789" * (size.size // 10))
+
+
+@heavy.task
+async def weigh(ctx: Context, text: Text) -> Size:
+    return Size(size=len(text.text))

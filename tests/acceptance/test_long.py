@@ -19,6 +19,8 @@ SESSION_S = 6.0
 async def test_a_handler_outlasts_three_sessions_while_members_come_and_go(
     place: Deployment,
 ) -> None:
+    if place.bus.startswith("kafka"):
+        place.bus += "?max_poll_interval_s=10"
     place.coordinator("c1")
     place.agent("patient", "patient-1")
     await asyncio.to_thread(place.wait_ready)

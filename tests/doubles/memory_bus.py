@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from holdfast.bus.errors import (
+    BusUnavailable,
     Fenced,
     OffsetOutOfRange,
     OutcomeUnknown,
@@ -70,9 +71,17 @@ class MemoryBroker:
         self.faults: list[Fault] = []
         self.commits: list[tuple[Slot, Sequence[Record]]] = []
         self.refuse_topics: set[str] = set()
+        self.away = False
+        """Whether every connection finds nobody: commits are lost, all else is `BusUnavailable`."""
         self.grew = asyncio.Condition()
         self.hold = asyncio.Event()
         self.hold.set()
+        self.hold_reads = asyncio.Event()
+        self.hold_reads.set()
+
+    def require(self) -> None:
+        if self.away:
+            raise BusUnavailable("nobody answers")
 
     def append(self, record: Record) -> Position:
         spec = self.topics.get(record.topic)
@@ -140,8 +149,15 @@ class MemoryWriter:
         assert not self._dead, "a writer that failed was used again"
         assert records, "an empty commit proves nothing"
         broker = self._broker
-        await asyncio.sleep(0)
-        await broker.hold.wait()
+        try:
+            await asyncio.sleep(0)
+            await broker.hold.wait()
+        except asyncio.CancelledError:
+            self._dead = True
+            raise
+        if broker.away:
+            self._dead = True
+            raise OutcomeUnknown("nobody answers")
         if broker.epochs[self.slot] != self._epoch:
             self._dead = True
             raise Fenced(f"slot {self.slot} has a newer writer")
@@ -275,6 +291,7 @@ class MemoryBus:
 
     async def open_writer(self, slot: Slot) -> MemoryWriter:
         await asyncio.sleep(0)
+        self.broker.require()
         self.broker.epochs[slot] = self.broker.epochs.get(slot, 0) + 1
         return MemoryWriter(self.broker, slot)
 
@@ -308,6 +325,8 @@ class MemoryBus:
     async def read(
         self, topic: str, partition: int, start: int = 0, end: int | None = None
     ) -> AsyncIterator[list[Received]]:
+        await self.broker.hold_reads.wait()
+        self.broker.require()
         if topic not in self.broker.topics:
             raise TopicMissing(f"topic {topic!r} does not exist")
         log = self.broker.logs[TopicPartition(topic, partition)]
@@ -338,16 +357,19 @@ class MemoryBus:
     async def begin_offsets(
         self, partitions: Collection[TopicPartition]
     ) -> dict[TopicPartition, int]:
+        self.broker.require()
         return {p: self._log(p).begin for p in partitions}
 
     async def end_offsets(
         self, partitions: Collection[TopicPartition]
     ) -> dict[TopicPartition, int]:
+        self.broker.require()
         return {p: self._log(p).end for p in partitions}
 
     async def committed(
         self, group: str, partitions: Collection[TopicPartition]
     ) -> dict[TopicPartition, int]:
+        self.broker.require()
         offsets = self.broker.groups.setdefault(group, Group()).offsets
         return {p: offsets[p] for p in partitions if p in offsets}
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_json
 
 from holdfast.agents.errors import DefinitionError
+from holdfast.agents.failures import shortened
 from holdfast.bus.port import Record
 from holdfast.schemas.records import TaskEnvelope
 
@@ -119,17 +120,17 @@ class _BaseContext:
         """
         if self._published >= PUBLICATIONS_MAX:
             raise DefinitionError(f"a task can publish at most {PUBLICATIONS_MAX} records")
-        if not isinstance(topic, str) or not topic:
+        if not isinstance(topic, str) or not topic or not topic.isascii():
             raise DefinitionError(f"{topic!r} is no topic name")
-        self._published += 1
         key_bytes = key.encode() if isinstance(key, str) else key
+        self._published += 1
         self._execution.publish(Publication(topic, key_bytes, _published_value(topic, value)))
 
     def progress(self, message: str, fraction: float | None = None) -> None:
         """Tell how far the task has come; `fraction` from 0 to 1. At most one a second is kept."""
         if fraction is not None:
             fraction = min(1.0, max(0.0, float(fraction)))
-        self._execution.progress(str(message), fraction)
+        self._execution.progress(shortened(str(message)), fraction)
 
 
 class Context(_BaseContext):

@@ -123,7 +123,9 @@ class Execution:
             if self._task is not None and self._task.cancelling():
                 raise  # the whole process stops
             return self._failed(error)  # the handler cancelled something of its own
-        except (Exception, SystemExit) as error:  # noqa: BLE001 a handler may raise anything
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 a handler may raise anything
             if self._interrupt is not None:
                 return self._ending_of_interrupt(self._interrupt)
             return self._failed(self._steps.parked or error)
@@ -193,7 +195,7 @@ class Execution:
 
     async def _blocking(self, call: Callable[[], T]) -> T:
         """Run `call` in a thread; when cancelled, the thread is left to end by itself."""
-        thread = asyncio.ensure_future(self._tools.environment.run_blocking(call))
+        thread = asyncio.ensure_future(self._tools.environment.run_blocking(_guarded(call)))
         self._threads.add(thread)
         thread.add_done_callback(self._thread_ended)
         return await asyncio.shield(thread)
@@ -354,6 +356,18 @@ class Execution:
             started_ms=self._started_ms,
             finished_ms=self._tools.environment.now_ms(),
         )
+
+
+def _guarded(call: Callable[[], T]) -> Callable[[], T]:
+    """Return `call` without the one exception that a future refuses, and would wait on for ever."""
+
+    def guarded() -> T:
+        try:
+            return call()
+        except StopIteration as error:
+            raise RuntimeError("a synchronous function raised StopIteration") from error
+
+    return guarded
 
 
 async def _await(value: Awaitable[T]) -> T:

@@ -9,7 +9,7 @@ from types import TracebackType
 from holdfast.agents.errors import DefinitionError, Fatal, Parked
 from holdfast.schemas.records import Failure, FailureKind
 
-__all__ = ["failure_of", "text_of"]
+__all__ = ["failure_of", "shortened", "text_of"]
 
 MESSAGE_CHARS_MAX = 2_000
 """The longest message that a failure carries."""
@@ -29,8 +29,8 @@ def failure_of(
     retryable = not isinstance(error, (Fatal, Parked, DefinitionError, *non_retryable))
     return Failure(
         error.kind if isinstance(error, Parked) else FailureKind.ERROR,
-        type(error).__qualname__,
-        _shorten(text_of(error), MESSAGE_CHARS_MAX),
+        _printable(type(error).__qualname__),
+        shortened(text_of(error)),
         _traceback(error),
         retryable,
     )
@@ -39,7 +39,7 @@ def failure_of(
 def text_of(error: BaseException) -> str:
     """Return an exception's message; one whose `__str__` fails, or says nothing, is named."""
     try:
-        return str(error) or type(error).__name__
+        return _printable(str(error) or type(error).__name__)
     except Exception:  # noqa: BLE001 a user's __str__ may raise anything
         return f"{type(error).__name__} (its text cannot be made)"
 
@@ -49,7 +49,7 @@ def _traceback(error: BaseException) -> str:
         lines = traceback.format_exception(type(error), error, _users_part(error.__traceback__))
     except Exception:  # noqa: BLE001 as above
         return ""
-    return _shorten("".join(lines), TRACEBACK_CHARS_MAX)
+    return shortened("".join(lines), TRACEBACK_CHARS_MAX)
 
 
 def _users_part(trace: TracebackType | None) -> TracebackType | None:
@@ -59,7 +59,14 @@ def _users_part(trace: TracebackType | None) -> TracebackType | None:
     return first
 
 
-def _shorten(text: str, limit: int) -> str:
+def _printable(text: str) -> str:
+    """Return `text` as UTF-8 can hold it: file names and surrogates come as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def shortened(text: str, limit: int = MESSAGE_CHARS_MAX) -> str:
+    """Return `text` as a record can hold it: in UTF-8, its middle left out if it is too long."""
+    text = _printable(text)
     if len(text) <= limit:
         return text
     head = limit // 4

@@ -28,11 +28,19 @@ from holdfast.agents.ledger import (
 from holdfast.agents.metrics import AgentMetrics
 from holdfast.agents.places import Places
 from holdfast.agents.runs import Run, Runs
-from holdfast.agents.wire import AgentTopics, RecordMaker, TaskHeaders, trace_of, undecodable
+from holdfast.agents.wire import (
+    AgentTopics,
+    Kept,
+    RecordMaker,
+    TaskHeaders,
+    check_names,
+    trace_of,
+    undecodable,
+)
 from holdfast.bus.errors import Fenced, Rejected
 from holdfast.bus.port import Received, Record
 from holdfast.bus.slot.machine import Change, Commit, Opened, SlotControl
-from holdfast.schemas import Undecodable, decode
+from holdfast.schemas import Undecodable, Unencodable, decode
 from holdfast.schemas.records import (
     AgentJournal,
     ControlAction,
@@ -211,6 +219,13 @@ class AgentMachine:
             if value is None:
                 raise Undecodable("a task record without a value")
             envelope = decode(TaskEnvelope, value)
+            check_names(
+                envelope.run_id,
+                envelope.task_id,
+                envelope.attempt,
+                envelope.reply_key,
+                envelope.order_key,
+            )
         except Undecodable as error:
             self._bury(received, undecodable(error), now_ms)
             return
@@ -225,6 +240,7 @@ class AgentMachine:
     def _read_control(self, received: Received, now_ms: int) -> None:
         try:
             control = decode(ControlEnvelope, received.value or b"")
+            check_names(control.run_id, control.task_id, control.attempt, control.reply_key)
         except Undecodable as error:
             self._bury(received, undecodable(error), now_ms)
             return
@@ -241,24 +257,21 @@ class AgentMachine:
         self._setup.metrics.undecodable.inc()
         self._ledger.skip(received.topic, received.offset)
         instance = self._setup.identity.instance
-        records = [self._records.dead_letter(received, failure, now_ms)]
-        bare = [self._records.dead_letter(received, failure, now_ms, whole=False)]
+        answers: list[Record] = []
         about = TaskHeaders.of(received.headers)
         if about is not None and received.topic == self._setup.topics.tasks:
-            answer = self._records.undecodable_answer(about, failure, now_ms, instance)
-            records.append(answer)
-            bare.append(answer)
-        self._post(records, bare)
+            answer = self._records.undecodable_answer(received, about, failure, now_ms, instance)
+            answers.append(answer)
+        self._post(
+            *(
+                [self._records.dead_letter(received, failure, now_ms, kept), *answers]
+                for kept in Kept
+            )
+        )
 
-    def _post(self, records: Sequence[Record], instead: Sequence[Record] = ()) -> None:
-        """Have records written; `instead`, where the bus does not take them."""
-
-        def refuse(reason: str) -> Draft:
-            if not instead:
-                raise RuntimeError(f"the bus refuses a record that cannot be left out: {reason}")
-            return Draft(_nothing, _refuse_last, records=instead)
-
-        self._ledger.post(Draft(_nothing, refuse, records=records))
+    def _post(self, *choices: Sequence[Record]) -> None:
+        """Have the first choice written; the next, where the bus does not take it."""
+        self._ledger.post(_choice(choices))
 
     def _post_progress(self, now_ms: int, at_s: float) -> None:
         for run, progress in list(self._progress.items()):
@@ -270,26 +283,25 @@ class AgentMachine:
                 record = self._records.progress(
                     run.entry, progress.message, progress.fraction, now_ms
                 )
-                self._post([record], [])
+                self._post([record], ())
 
     # --- changes -------------------------------------------------------------------------------
 
     def _change(self, draft: Draft) -> Change:
-        records = self._records.of(draft, self._environment.now_ms())
         try:
+            records = self._records.of(draft, self._environment.now_ms())
             for record in records:
                 self._control.check(record)
-        except Rejected as error:
+        except (Rejected, Unencodable) as error:
             return self._replace(draft, error)
         return Change(records, partial(self._apply, draft), partial(self._replace, draft))
 
-    def _replace(self, draft: Draft, error: Rejected) -> Change:
+    def _replace(self, draft: Draft, error: Rejected | Unencodable) -> Change:
         """The bus does not take one of the records: what is written instead, always small."""
         instead = draft.refuse(str(error))
         if draft.entry is not None:
             self._runs.drop(draft.entry, _interrupt_for(str(error)))
-        records = self._records.of(instead, self._environment.now_ms())
-        return Change(records, partial(self._apply, instead), partial(self._replace, instead))
+        return self._change(instead)
 
     def _apply(self, draft: Draft) -> None:
         draft.apply()
@@ -439,5 +451,10 @@ def _nothing() -> None:
     """Nothing follows."""
 
 
-def _refuse_last(reason: str) -> Draft:
-    raise RuntimeError(f"the bus refuses a record that cannot be left out: {reason}")
+def _choice(choices: Sequence[Sequence[Record]]) -> Draft:
+    def refuse(reason: str) -> Draft:
+        if len(choices) == 1:
+            raise RuntimeError(f"the bus refuses a record that cannot be left out: {reason}")
+        return _choice(choices[1:])
+
+    return Draft(_nothing, refuse, records=choices[0])

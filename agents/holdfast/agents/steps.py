@@ -33,7 +33,8 @@ from holdfast.schemas.records import (
 __all__ = ["Begun", "StepJournal", "Steps", "idempotency_key"]
 
 SUMMARIES_MAX = 1_000
-"""A result tells of so many steps at most: the first ones."""
+SUMMARIES_BYTES_MAX = 128 * 1024
+"""A result tells of so many steps at most, in so many bytes: the first ones."""
 _NAME = re.compile(r"[^/\s]{1,128}")
 _KEY_CHARS_MAX = 512
 
@@ -85,6 +86,7 @@ class Steps:
         self._now_ms = now_ms
         self._asked: set[tuple[str, str]] = set()
         self._resumed = [s for s in journal.all() if s.attempt == envelope.attempt]
+        self._summaries_bytes = 0
         self.summaries: list[StepSummary] = []
         self.parked: Parked | None = None
         """The first error that ends this attempt whatever the handler does about it."""
@@ -191,7 +193,8 @@ class Steps:
         )
 
     def _summarize(self, entry: StepEntry) -> None:
-        if len(self.summaries) < SUMMARIES_MAX:
+        self._summaries_bytes += 40 + len(entry.name.encode()) + len(entry.key.encode())
+        if len(self.summaries) < SUMMARIES_MAX and self._summaries_bytes <= SUMMARIES_BYTES_MAX:
             size = _size(entry.result)
             self.summaries.append(
                 StepSummary(
@@ -215,6 +218,12 @@ def _check_identity(name: str, key: str) -> None:
         raise DefinitionError(
             f"the key of step {name!r} must be a string of at most {_KEY_CHARS_MAX} characters"
         )
+    try:
+        (name + key).encode()
+    except UnicodeEncodeError:
+        raise DefinitionError(
+            f"step {name!r}, key {key!r}: not all of it is Unicode text"
+        ) from None
 
 
 def _size(payload: Payload) -> int:

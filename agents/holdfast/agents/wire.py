@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
 from holdfast.agents.ledger import Answer, Draft, Entry
 from holdfast.bus.port import Headers, Received, Record
-from holdfast.schemas import encode
+from holdfast.schemas import Undecodable, encode
 from holdfast.schemas.records import (
     AgentJournal,
     CoordinatorEnvelope,
@@ -23,13 +24,27 @@ from holdfast.schemas.records import (
     TaskResult,
 )
 
-__all__ = ["AgentTopics", "RecordMaker", "TaskHeaders", "trace_of", "undecodable"]
+__all__ = [
+    "AgentTopics",
+    "Kept",
+    "RecordMaker",
+    "TaskHeaders",
+    "check_names",
+    "trace_of",
+    "undecodable",
+]
 
 HEADER_RUN = "holdfast-run"
+HEADER_DEAD_LETTER = "holdfast-dead-letter"
 HEADER_TASK = "holdfast-task"
 HEADER_ATTEMPT = "holdfast-attempt"
 HEADER_REPLY_KEY = "holdfast-reply-key"
 HEADER_TRACE = "traceparent"
+
+ATTEMPT_MAX = 2**63 - 1
+NAME_CHARS_MAX = 256
+KEY_CHARS_MAX = 65_536
+"""Of names and keys of a record: results repeat them, and have to fit into a record themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +68,19 @@ class TaskHeaders:
 
     @classmethod
     def of(cls, headers: Headers) -> TaskHeaders | None:
-        """Return what the headers say; None if one is missing or no text."""
+        """Return what the headers say; None if one is missing, no text, or no name."""
         found = dict(headers)
         try:
-            return cls(
+            about = cls(
                 found[HEADER_RUN].decode(),
                 found[HEADER_TASK].decode(),
                 int(found[HEADER_ATTEMPT]),
                 found[HEADER_REPLY_KEY].decode(),
             )
-        except (KeyError, ValueError):
+            check_names(about.run_id, about.task_id, about.attempt, about.reply_key)
+        except (KeyError, ValueError, Undecodable):
             return None
+        return about
 
     def headers(self, trace: bytes | None = None) -> Headers:
         """Return them as headers."""
@@ -76,12 +93,37 @@ class TaskHeaders:
         return found if trace is None else (*found, (HEADER_TRACE, trace))
 
 
+def check_names(run_id: str, task_id: str, attempt: int, *keys: str | None) -> None:
+    """Raise `Undecodable` for names that no record of ours has.
+
+    The journal could not read them back: an accepted task would be forgotten by the next restart.
+    """
+    for what, name in (("run", run_id), ("task", task_id)):
+        if not 0 < len(name) <= NAME_CHARS_MAX or "/" in name:
+            raise Undecodable(
+                f"{name[:NAME_CHARS_MAX]!r} is no {what} id: it has 1 to {NAME_CHARS_MAX} "
+                "characters, none of them a slash"
+            )
+    if not 0 < attempt <= ATTEMPT_MAX:
+        raise Undecodable(f"attempts are numbered from 1; this is {attempt}")
+    if any(key is not None and len(key) > KEY_CHARS_MAX for key in keys):
+        raise Undecodable(f"a key has more than {KEY_CHARS_MAX} characters")
+
+
 def trace_of(headers: Headers) -> bytes | None:
     """Return the trace context that a record came with."""
     for name, value in headers:
         if name == HEADER_TRACE:
             return value
     return None
+
+
+class Kept(Enum):
+    """How much of an undecodable record its dead letter keeps."""
+
+    ALL = "all"
+    HEADERS = "all but the value"
+    PLACE = "its place and the hash of its value"
 
 
 class RecordMaker:
@@ -135,15 +177,17 @@ class RecordMaker:
         )
 
     def dead_letter(
-        self, received: Received, failure: Failure, now_ms: int, *, whole: bool = True
+        self, received: Received, failure: Failure, now_ms: int, kept: Kept = Kept.ALL
     ) -> Record:
-        """Return the dead letter that keeps an undecodable record, without its value if it fills
-        a record by itself: its hash remains."""
+        """Return the dead letter of an undecodable record. What does not fit into a record beside
+        the rest is left out; the hash of its value remains."""
         about = TaskHeaders.of(received.headers)
         source = _source(received)
-        if not whole:
+        if kept is not Kept.ALL:
             source.value = None
-        where = f"{received.topic}/{received.partition}/{received.offset}"
+        if kept is Kept.PLACE:
+            source.key, source.headers = None, []
+        where = _letter_id(received)
         letter = DeadLetter(
             dead_letter_id=where,
             reason=DeadLetterReason.UNDECODABLE,
@@ -160,9 +204,13 @@ class RecordMaker:
         return Record(self._topics.dead_letters, where.encode(), encode(letter))
 
     def undecodable_answer(
-        self, about: TaskHeaders, failure: Failure, now_ms: int, instance: str
+        self, received: Received, about: TaskHeaders, failure: Failure, now_ms: int, instance: str
     ) -> Record:
-        """Return the result of an attempt whose envelope cannot be read."""
+        """Return the result of an attempt whose envelope cannot be read.
+
+        Its header names the dead letter that holds the record whole, so that the coordinator
+        writes no second one.
+        """
         result = TaskResult(
             about.task_id,
             about.attempt,
@@ -176,7 +224,13 @@ class RecordMaker:
             instance,
             self._build_id,
         )
-        return self.answer(Answer(about.run_id, about.reply_key, result), now_ms)
+        record = self.answer(Answer(about.run_id, about.reply_key, result), now_ms)
+        letter = (HEADER_DEAD_LETTER, _letter_id(received).encode())
+        return record._replace(headers=(*record.headers, letter))
+
+
+def _letter_id(received: Received) -> str:
+    return f"{received.topic}/{received.partition}/{received.offset}"
 
 
 def undecodable(error: Exception) -> Failure:

@@ -97,6 +97,16 @@ def run(arguments: list[str] | None = None) -> NoReturn:
     sys.exit(_invoke(hoist(given)))
 
 
+def _say_misuse(error: Any) -> None:
+    """Say in one line what is wrong with the arguments; help that was asked for stands whole."""
+    context = getattr(error, "ctx", None)
+    if context is None or type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return
+    message = error.format_message().replace("\n", " ").rstrip(".")
+    print(f"holdfast: {message}; see {context.command_path} --help", file=sys.stderr)  # noqa: T201
+
+
 def _invoke(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     try:
@@ -106,7 +116,7 @@ def _invoke(arguments: list[str]) -> int:
     except typer.Abort:
         return ExitCode.INTERRUPTED
     except _USAGE_ERROR as error:
-        error.show()
+        _say_misuse(error)
         return ExitCode.BAD_INPUT
     except BrokenPipeError:
         # Whoever read our output has seen enough (`holdfast runs | head`).

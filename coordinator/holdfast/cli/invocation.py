@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -61,13 +62,16 @@ class Invocation:
 
         bus_settings = parse_bus_url(self.settings.bus)
         _check_file(self.settings, create=create)
+        # What it finds is in our message; without a handler Python would print each try's besides.
+        logging.getLogger("aiokafka").addHandler(logging.NullHandler())
         bus = open_bus(bus_settings if patient else _impatient(bus_settings))
         try:
             await bus.start()
         except BusUnavailable as error:
             await bus.close()
+            why = str(error).rstrip(".") + ("" if str(error).endswith("?") else ".")
             raise BadInput(
-                f"the bus {bus.url} is not there: {error}. Start it, or name another "
+                f"the bus {bus.url} is not there: {why} Start it, or name another "
                 "(--bus, HOLDFAST_BUS)"
             ) from error
         try:

@@ -36,6 +36,8 @@ def load_module(name: str) -> ModuleType:
         if importlib.util.find_spec(name) is None:
             hint = f"; did you mean {name}.py?" if Path(f"{name}.py").exists() else ""
             raise BadInput(f"no module {name!r} in {Path.cwd()} or installed{hint}")
+    except BadInput:
+        raise
     except (ModuleNotFoundError, ValueError) as error:
         raise BadInput(f"no module {name!r} in {Path.cwd()} or installed: {error}") from None
     except Exception as error:

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from holdfast.bus.topics import COORDINATOR_GROUP
 from holdfast.cli.printing import note
 
 if TYPE_CHECKING:
@@ -58,6 +59,12 @@ class Reading:
     async def ask(self, question: Callable[[Connection], T]) -> T:
         """Return the answer to one of `projection.queries`."""
         return await self._projection.query(question)
+
+    async def waiting(self) -> int:
+        """Return how many records wait for a coordinator: what they cause cannot be read yet."""
+        topics = self._settings.topics
+        lag = await self._environment.bus.lag(topics.group(COORDINATOR_GROUP), [topics.coordinator])
+        return sum(lag.values())
 
     @asynccontextmanager
     async def decoder(self) -> AsyncIterator[Callable[[Payload], Any]]:

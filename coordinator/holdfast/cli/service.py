@@ -1,8 +1,8 @@
 """Runs one service to its end: event loop, signals, logging, metrics, liveness, watchdog.
 
-1. Logging, the lifeline to a parent, the bus.
-2. `/metrics` and `/livez`: a port in use must be known before any slot is taken.
-3. The service starts; the watchdog watches the loop.
+1. Logging, the lifeline to a parent.
+2. `/metrics` and `/livez`: a port in use must be known before a bus is begun or a slot is taken.
+3. The bus, and the service starts; the watchdog watches the loop.
 4. First SIGTERM or SIGINT: stop gracefully. Second: end at once; the journal has everything.
 """
 
@@ -113,16 +113,16 @@ def configure_logging(settings: Settings) -> None:
 async def _serve(invocation: Invocation, options: ServiceOptions, build: Build) -> ExitCode:
     asked = _stop_on_signals()
     async with contextlib.AsyncExitStack() as stack:
+        health = _Health(time.monotonic)
+        if options.metrics_port is not None:
+            await _serve_metrics(stack, options.metrics_port, health)
         environment = await stack.enter_async_context(
             invocation.environment(create=True, patient=True)
         )
         service = build(environment)
-        health = _Health(environment, service)
-        if options.metrics_port is not None:
-            await _serve_metrics(stack, options.metrics_port, health)
         if not await _unless_asked(service.start(), asked):
             return ExitCode.OK
-        health.started = True
+        health.service = service
         _start_watchdog(stack, invocation.settings)
         logger.info("%s is ready (process %d)", options.name, os.getpid())
         return await _run(options.name, service, asked)
@@ -210,19 +210,19 @@ def session_timeout_s(settings: Settings) -> float:
 class _Health:
     """Liveness by progress: not that the process is there, but that its poll loop comes round."""
 
-    def __init__(self, environment: Environment, service: Service) -> None:
-        self._monotonic = environment.monotonic
-        self._service = service
-        self._began = environment.monotonic()
-        self.started = False
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._began = monotonic()
+        self.service: Service | None = None
+        """Set when it has started."""
 
     def problem(self) -> str | None:
         """Return why there is no progress, or None."""
         now = self._monotonic()
-        if not self.started:
+        if self.service is None:
             waited_s = now - self._began
             return None if waited_s < STARTING_S else f"still starting after {waited_s:.0f} s"
-        silent_s = now - self._service.host.polled_at
+        silent_s = now - self.service.host.polled_at
         if silent_s > STALLED_S:
             return f"the poll loop has not come round for {silent_s:.0f} s"
         return None

@@ -8,9 +8,8 @@ import socket
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
-from holdfast.bus.errors import TopicMismatch, TopicMissing
 from holdfast.bus.partition import partition_for
-from holdfast.bus.port import Bus, Environment
+from holdfast.bus.port import Environment
 from holdfast.bus.topics import Topics
 from holdfast.client.directory import MANIFEST_WAIT_S, Directory
 from holdfast.client.errors import ClientClosed
@@ -46,7 +45,8 @@ class Client:
     `url`, `namespace`: where; by default `HOLDFAST_BUS` and `HOLDFAST_NAMESPACE`, else the table
     `[tool.holdfast]` of `pyproject.toml`, else `sqlite:///.holdfast/bus.db` and `holdfast`.
     `settings` instead gives all of it. `environment`: a bus that is open already, and stays so.
-    `manifest_wait_s`: how long a submission waits for agents that have not published themselves.
+    `manifest_wait_s`: how long a submission waits for agents that have not published themselves,
+    and the first use for topics that a coordinator is about to create.
 
     Raises `ConfigurationError` at once; `BusUnavailable` and `TopicMissing` at its first use.
     """
@@ -179,7 +179,7 @@ class Client:
         """
         connected = await self._connect()
         old = await self.run(run_id, order_key)
-        found = await build_fork(old.events())
+        found = await build_fork(old.past())
         submission = found.submission(connected.connection.actor)
         return await self._send(connected, check_run_id(new_run_id or fork_id(run_id)), submission)
 
@@ -198,7 +198,9 @@ class Client:
         watch = await self._watch(connected, run_id, submission.order_key)
         key = submission.order_key or run_id
         position = await connected.connection.send(run_id, key, submission)
-        return Run(connected.connection, watch, submission.order_key, position)
+        run = Run[Any](connected.connection, watch, submission.order_key, position)
+        run._input_hash = submission.input_hash  # noqa: SLF001 - the handle is made here
+        return run
 
     @staticmethod
     async def _watch(connected: _Connected, run_id: str, order_key: str | None) -> Watch:
@@ -214,16 +216,29 @@ class Client:
             if self._closed:
                 raise ClientClosed("this client was closed: open another")
             if self._connected is None:
-                connected = await _open(self.settings, self._given_environment)
-                connected.directory.wait_s = self._manifest_wait_s
+                connected = await self._open()
+                if self._closed:
+                    await connected.close()
+                    raise ClientClosed("this client was closed meanwhile: open another")
                 self._connected = connected
             return self._connected
+
+    async def _open(self) -> _Connected:
+        wait_s = self._manifest_wait_s
+        surroundings = await open_surroundings(self.settings, self._given_environment, wait_s)
+        try:
+            connected = _Connected(surroundings, self.settings.topics)
+        except BaseException:
+            await surroundings.close()
+            raise
+        connected.directory.wait_s = wait_s
+        return connected
 
 
 class _Connected:
     """Everything that is open."""
 
-    def __init__(self, surroundings: Surroundings, topics: Topics, partitions: int) -> None:
+    def __init__(self, surroundings: Surroundings, topics: Topics) -> None:
         environment = surroundings.environment
         payloads = Payloads(surroundings.schemas, surroundings.blobs)
         self.surroundings = surroundings
@@ -232,7 +247,7 @@ class _Connected:
         self.connection = Connection(
             environment=environment,
             topics=topics,
-            feed=EventFeed(environment.bus, topics.events, partitions),
+            feed=EventFeed(environment.bus, topics.events, surroundings.partitions),
             outbox=Outbox(environment.bus),
             payloads=payloads,
             actor=_actor(),
@@ -244,35 +259,6 @@ class _Connected:
         await self.connection.feed.close()
         await self.directory.close()
         await self.surroundings.close()
-
-
-async def _open(settings: ClientSettings, environment: Environment | None) -> _Connected:
-    surroundings = await open_surroundings(settings, environment)
-    try:
-        topics = settings.topics
-        partitions = await _partitions(surroundings.environment.bus, topics)
-        return _Connected(surroundings, topics, partitions)
-    except BaseException:
-        await surroundings.close()
-        raise
-
-
-async def _partitions(bus: Bus, topics: Topics) -> int:
-    wanted = (topics.coordinator, topics.events)
-    found = await bus.describe_topics(wanted)
-    for name in wanted:
-        if name not in found:
-            raise TopicMissing(
-                f"topic {name} does not exist on {bus.url}: start a coordinator (`holdfast "
-                "coordinator`, `holdfast dev`), or create the topics with `holdfast topics create`"
-            )
-    counts = [found[name].partitions for name in wanted]
-    if counts[0] != counts[1]:
-        raise TopicMismatch(
-            f"{wanted[0]} has {counts[0]} partitions and {wanted[1]} {counts[1]}: they must be "
-            "equal; create the namespace anew"
-        )
-    return counts[0]
 
 
 def _actor() -> str:

@@ -12,12 +12,14 @@ import logging
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from holdfast.bus.errors import BusUnavailable, OffsetOutOfRange
 from holdfast.bus.port import Bus, Reader, Received, TopicPartition
 from holdfast.client.errors import ClientClosed, ClientError, EventsLost
 from holdfast.client.peek import peek_event
 from holdfast.client.watch import Watch
+from holdfast.schemas.errors import HoldfastError
 
 __all__ = ["EventFeed", "Follower"]
 
@@ -141,7 +143,8 @@ class EventFeed:
     async def close(self) -> None:
         """Let go; everything that waits hears of it."""
         self._closed = True
-        self._fail_all(ClientClosed("this client was closed"))
+        places = [TopicPartition(self._events, number) for number in range(self._partitions)]
+        self._fail(places, ClientClosed("this client was closed"))
         await asyncio.gather(*(follower.close() for follower in self._followers))
         self._followers.clear()
 
@@ -163,7 +166,8 @@ class EventFeed:
             places = [TopicPartition(self._events, number) for number in numbers]
             # The ends as they are *before* anything is published: nothing of it is missed.
             ends = await self._bus.end_offsets([p for p in places if p not in followed])
-            listener = Listener(self._take, self._fail_all, lambda: bool(self._watches))
+            fail = partial(self._fail, list(ends))
+            listener = Listener(self._take, fail, lambda: bool(self._watches))
             follower = Follower(self._bus, ends, listener)
             self._followers.append(follower)
             return follower
@@ -180,13 +184,22 @@ class EventFeed:
             for reference in references:
                 watch = reference()
                 if watch is not None:
-                    watch.deliver(received.offset, peeked[1], value)
+                    self._deliver(watch, received, peeked[1], value)
 
-    def _fail_all(self, error: ClientError) -> None:
+    @staticmethod
+    def _deliver(watch: Watch, received: Received, kind: bytes, value: bytes) -> None:
+        try:
+            watch.deliver(received.offset, kind, value)
+        except HoldfastError as error:
+            # Written by another version, or by a stranger: that run's affair, and no other's.
+            watch.fail(ClientError(f"event {received.position} cannot be read: {error}"))
+
+    def _fail(self, partitions: Collection[TopicPartition], error: ClientError) -> None:
+        numbers = {place.partition for place in partitions}
         for references in list(self._watches.values()):
             for reference in references:
                 watch = reference()
-                if watch is not None:
+                if watch is not None and watch.partition in numbers:
                     watch.fail(error)
 
     def _forget(self, key: bytes, reference: weakref.ref[Watch]) -> None:

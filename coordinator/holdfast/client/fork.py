@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from holdfast.client.errors import ClientError, EventsLost
-from holdfast.schemas import Event, Payload, RunRow, RunState, Submission, TaskState
+from holdfast.schemas import Event, EventType, Payload, RunRow, RunState, Submission, TaskState
 
 __all__ = ["Fork", "build_fork", "fork_id"]
 
@@ -28,6 +28,8 @@ class Fork:
 
     def take(self, event: Event) -> None:
         """Take one event of the old run, in order."""
+        if event.type is EventType.RUN_STARTED:
+            self.reused.clear()  # an id that was used again, after its first run was forgotten
         if event.plan is not None:
             self.plan = event.plan
         if event.run is not None:

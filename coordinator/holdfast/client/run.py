@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from holdfast.bus.port import Bus, Environment, Position, Record
+from holdfast.bus.port import Bus, Environment, Position, Record, TopicPartition
 from holdfast.bus.topics import Topics
 from holdfast.client.backlog import Backlog
 from holdfast.client.errors import (
@@ -103,6 +103,8 @@ class Run(Generic[Out]):
         self._connection = connection
         self._watch = watch
         self._output_type = output_type
+        self._input_hash: str | None = None
+        """Of the submission that this handle stands for; None: it was found by its id."""
         self._searching = asyncio.Lock()
         self._searched = False
 
@@ -143,7 +145,7 @@ class Run(Generic[Out]):
         watch = self._watch
         try:
             async with asyncio.timeout(timeout_s):
-                while self._answer() is None and not watch.started and watch.end is None:
+                while self._answer() is None and not self._has_begun():
                     if watch.error is not None:
                         raise watch.error
                     await watch.changed()
@@ -159,7 +161,7 @@ class Run(Generic[Out]):
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
-                    if watch.end is not None:
+                    if watch.end is not None and self._is_ours(watch.end):
                         return watch.end
                     if watch.error is not None:
                         raise watch.error
@@ -195,6 +197,15 @@ class Run(Generic[Out]):
                     return
         if watch.error is not None:
             raise watch.error
+
+    async def past(self) -> AsyncGenerator[Event, None]:
+        """Yield the events of the run that stand on the bus now; waits for none to come."""
+        watch, connection = self._watch, self._connection
+        events = connection.topics.events
+        place = TopicPartition(events, watch.partition)
+        end = (await connection.bus.end_offsets([place]))[place]
+        async for _, value in Backlog(connection.bus, events, watch).forward(0, end):
+            yield decode(Event, value)
 
     async def cancel(self, *, reason: str = "") -> CommandReceipt:
         """End the run: what runs is told to stop. Returns once that is accepted.
@@ -258,6 +269,22 @@ class Run(Generic[Out]):
             _raise_refusal(found[1])
         return found
 
+    def _is_ours(self, event: Event) -> bool:
+        """Whether an event is of the run that this handle's submission made, or repeated.
+
+        Another plan or input may have taken the id just before: its result is not ours, and the
+        answer that says so (`run.conflicted`) may come after its end.
+        """
+        return self._input_hash is None or (
+            event.run is not None and event.run.input_hash == self._input_hash
+        )
+
+    def _has_begun(self) -> bool:
+        watch = self._watch
+        if watch.end is not None and self._is_ours(watch.end):
+            return True
+        return watch.started is not None and self._is_ours(decode(Event, watch.started))
+
     def _may_be_past(self) -> bool:
         """Whether the end may stand before what the watch has seen."""
         if self._searched:
@@ -289,7 +316,8 @@ class Run(Generic[Out]):
 
 
 def _raise_refusal(answer: Event) -> None:
-    if answer.type is EventType.RUN_REFUSED:
+    # `command.refused`: a submission that the coordinator cannot read at all.
+    if answer.type in (EventType.RUN_REFUSED, EventType.COMMAND_REFUSED):
         raise RunRefused(answer.message)
     if answer.type is EventType.RUN_CONFLICTED:
         raise RunConflict(answer.message)

@@ -55,7 +55,8 @@ class Watch:
         self.partition = partition
         self.start = 0
         """Offset in `events` from which on this watch sees everything."""
-        self.started = False
+        self.started: bytes | None = None
+        """The event of the run's start, once it passed by."""
         self.end: Event | None = None
         self.answers: dict[int, tuple[int, Event]] = {}
         """By the offset of the record that asked: (offset of the answer, answer)."""
@@ -74,7 +75,7 @@ class Watch:
                 self.answers[answer.cause.offset] = (offset, answer)
             self._wake()
         elif kind == _STARTED:
-            self.started = True
+            self.started = value
             self._wake()
         for queue in self._subscribers:
             queue.put_nowait((offset, value))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from holdfast.bus.errors import Rejected
 from holdfast.bus.port import Received, Record
@@ -24,6 +24,7 @@ from holdfast.coordinator.engine import (
     Input,
     Need,
     Reaction,
+    SendControl,
     State,
     Value,
     View,
@@ -76,6 +77,8 @@ class Batch:
         self._slotted = slotted
         self._now_ms = now_ms
         self._broken: dict[Pending, str] = {}
+        self._muted: set[Pending] = set()
+        """Broken inputs whose agents cannot even be told to let go: their topics are gone."""
         self._beside: Sequence[Record] = ()
         self._start()
 
@@ -114,9 +117,11 @@ class Batch:
     def refuse(self, error: Rejected) -> None:
         """Run the batch again without what led to the refused record. Raises if nothing did."""
         culprit = self._owner.get(id(error.record))
-        if culprit is None or culprit in self._broken:
+        if culprit is None or culprit in self._muted:
             raise error
-        self._again(culprit, str(error))
+        if culprit in self._broken:
+            self._muted.add(culprit)
+        self._again(culprit, self._broken.get(culprit) or str(error))
         self.finish(self._beside)
 
     def _again(self, culprit: Pending, reason: str) -> None:
@@ -156,7 +161,20 @@ class Batch:
         arrival = input_ if isinstance(input_, Arrival) else None
         broken = Broken(input_.entity, arrival, reason)
         reaction = self._engine.react(self.view, broken, self._now_ms)
-        self._add(pending, reaction)
+        try:
+            self._add(pending, self._unless_muted(pending, reaction))
+        except Rejected:
+            if pending in self._muted:
+                raise
+            self._muted.add(pending)
+            self._add(pending, self._unless_muted(pending, reaction))
+        return reaction
+
+    def _unless_muted(self, pending: Pending, reaction: Reaction) -> Reaction:
+        if pending in self._muted:
+            effects = reaction.effects
+            kept: list[Effect] = [e for e in effects if not isinstance(e, SendControl)]
+            return replace(reaction, effects=kept)
         return reaction
 
     def _add(self, pending: Pending, reaction: Reaction) -> None:

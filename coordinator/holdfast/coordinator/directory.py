@@ -127,7 +127,10 @@ class Directory:
                     await reader.close()
             except BusError as error:
                 logger.warning("cannot follow the agents' manifests: %s", error)
-                await asyncio.sleep(PAUSE_S)
+            except Exception:
+                # Nobody awaits this task: ended, it would leave this process with old manifests.
+                logger.exception("cannot follow the agents' manifests; it is tried again")
+            await asyncio.sleep(PAUSE_S)
 
     def _take(self, records: Iterable[Received]) -> None:
         for received in records:

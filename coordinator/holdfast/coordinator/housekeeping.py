@@ -90,6 +90,8 @@ class Housekeeping:
         """Forget what was consumed and who is silent, if this process is the one to do so."""
         if not self._leads():
             return
+        # Agents that came since, and signs of life: who is only thought silent must not be removed.
+        await self._directory.refresh()
         await self._purge("coordinator", COORDINATOR_GROUP, [self._topics.coordinator])
         for agent in self._directory.agents():
             names = [self._topics.tasks(agent), self._topics.control(agent)]
@@ -137,3 +139,6 @@ class Housekeeping:
                 await work()
             except BusError as error:
                 logger.warning("housekeeping waits for the bus: %s", error)
+            except Exception:
+                # Nobody awaits this task: ended, it would leave topics to grow without a word.
+                logger.exception("housekeeping failed; it is tried again")

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 
-from holdfast.bus.errors import BusError
 from holdfast.bus.port import Environment
 from holdfast.coordinator.batch import Pending
 from holdfast.coordinator.engine import Fetch, FindSchema, Need, Store, Values
@@ -62,10 +62,7 @@ class Needs:
         """Let `check` look again at a submission that seemed impossible, then let it enter."""
 
         async def look() -> None:
-            try:
-                await check()
-            except BusError as error:
-                logger.warning("%s could not be checked again: %s", pending.lane, error)
+            await self._insist(pending, "the agents' manifests", check)
             self._ready(pending, None)
 
         self._start(look())
@@ -85,16 +82,18 @@ class Needs:
     async def _meet_all(self, pending: Pending, needs: Sequence[Need]) -> None:
         reason: str | None = None
         for need in needs:
-            reason = await self._insist(pending, need)
+            reason = await self._insist(pending, need, partial(self._meet, pending, need))
             if reason is not None:
                 break
         self._ready(pending, reason)
 
-    async def _insist(self, pending: Pending, need: Need) -> str | None:
+    async def _insist(
+        self, pending: Pending, need: Need | str, meet: Callable[[], Awaitable[None]]
+    ) -> str | None:
         pause_s = FIRST_PAUSE_S
         while True:
             try:
-                await self._meet(pending, need)
+                await meet()
             except ConfigurationError as error:
                 return str(error)
             except Exception as error:  # noqa: BLE001 - whatever it is, the input must not be lost

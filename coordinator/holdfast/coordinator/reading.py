@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from holdfast.bus.port import Received
-from holdfast.coordinator.engine import Arrival, Park
-from holdfast.coordinator.writing import HEADER_ATTEMPT, HEADER_RUN, HEADER_TASK
+from holdfast.coordinator.engine import Arrival, Emit, Park
+from holdfast.coordinator.writing import (
+    HEADER_ATTEMPT,
+    HEADER_DEAD_LETTER,
+    HEADER_RUN,
+    HEADER_TASK,
+)
 from holdfast.schemas.codec import decode
-from holdfast.schemas.errors import HoldfastError
+from holdfast.schemas.errors import HoldfastError, Undecodable
 from holdfast.schemas.records import (
     Cause,
     CoordinatorEnvelope,
     DeadLetter,
     DeadLetterReason,
+    Event,
+    EventType,
     Failure,
     FailureKind,
     Outcome,
@@ -28,17 +36,24 @@ from holdfast.schemas.records import (
 __all__ = ["Unreadable", "read"]
 
 NUMBER_CHARS_MAX = 18
+NAME_CHARS_MAX = 256
+"""Of a task's id: events repeat it, and have to fit into a record themselves."""
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+"""As in docs/protocol.md. Anybody can write to the topic, and ids are parts of journal keys: what
+has a slash would come back from the journal as a part of another run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
     """A record that nobody can read: its dead letter, and what its headers still tell.
 
-    `arrival` is the end of the attempt that the headers name, so that its run hears of it.
+    `arrival` is the end of the attempt that the headers name, so that its run hears of it;
+    `answer`, where they name a run alone, tells who submitted or commanded.
     """
 
     letter: Park
     arrival: Arrival | None
+    answer: Emit | None = None
 
 
 def read(
@@ -48,18 +63,32 @@ def read(
     try:
         key = (received.key or b"").decode()
         envelope = decode(CoordinatorEnvelope, received.value or b"")
+        _check_names(envelope)
     except (HoldfastError, UnicodeDecodeError) as error:
         return _unreadable(received, str(error))
     cause = Cause(received.partition, received.offset)
     body = envelope.body
     if isinstance(body, Submission):
         return Arrival(envelope, cause, key, problem(body.plan), events_from)
-    return Arrival(envelope, cause, key)
+    buried = any(name == HEADER_DEAD_LETTER for name, _ in received.headers)
+    return Arrival(envelope, cause, key, buried=buried)
+
+
+def _check_names(envelope: CoordinatorEnvelope) -> None:
+    if _RUN_ID.fullmatch(envelope.run_id) is None:
+        raise Undecodable(f"{envelope.run_id[:NAME_CHARS_MAX]!r} is no run id")
+    task_id = getattr(envelope.body, "task_id", None)
+    if task_id is not None and len(task_id) > NAME_CHARS_MAX:
+        raise Undecodable(f"{task_id[:NAME_CHARS_MAX]!r}… is no task id")
 
 
 def _unreadable(received: Received, reason: str) -> Unreadable:
     headers = {name: value.decode("utf-8", "replace") for name, value in received.headers}
     run_id, task_id = headers.get(HEADER_RUN), headers.get(HEADER_TASK)
+    if run_id is not None and _RUN_ID.fullmatch(run_id) is None:
+        run_id = None
+    if task_id is not None and len(task_id) > NAME_CHARS_MAX:
+        task_id = None
     text = headers.get(HEADER_ATTEMPT, "")
     attempt = int(text) if text.isdecimal() and len(text) <= NUMBER_CHARS_MAX else 0
     place = f"{received.topic}/{received.partition}/{received.offset}"
@@ -80,7 +109,7 @@ def _unreadable(received: Received, reason: str) -> Unreadable:
         at_ms=received.timestamp_ms,
     )
     if not run_id or not task_id or not attempt:
-        return Unreadable(Park(letter), None)
+        return Unreadable(Park(letter), None, _answer(received, run_id, failure))
     result = TaskResult(
         task_id=task_id,
         attempt=attempt,
@@ -96,8 +125,18 @@ def _unreadable(received: Received, reason: str) -> Unreadable:
     )
     envelope = CoordinatorEnvelope(run_id, received.timestamp_ms, result)
     key = (received.key or b"").decode("utf-8", "replace")
-    arrival = Arrival(envelope, Cause(received.partition, received.offset), key)
+    cause = Cause(received.partition, received.offset)
+    arrival = Arrival(envelope, cause, key, buried=True)
     return Unreadable(Park(letter), arrival)
+
+
+def _answer(received: Received, run_id: str | None, failure: Failure) -> Emit | None:
+    """A submission of a later version, for one: unanswered, its client would wait for ever."""
+    if not run_id:
+        return None
+    cause = Cause(received.partition, received.offset)
+    kind, at_ms = EventType.COMMAND_REFUSED, received.timestamp_ms
+    return Emit(Event(run_id, kind, at_ms, cause, None, None, failure.message))
 
 
 def _source(received: Received) -> SourceRecord:

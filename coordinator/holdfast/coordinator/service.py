@@ -260,13 +260,18 @@ class CoordinatorMachine:
         try:
             self._control.check(record)
         except Rejected:
-            # It was as large as the bus takes, and is larger in its envelope: all but the bytes.
-            assert found.letter.letter.source is not None, "it came from a record"
-            found.letter.letter.source.value = None
+            # It was as large as the bus takes, and is larger in its envelope: its place and hash.
+            source = found.letter.letter.source
+            assert source is not None, "it came from a record"
+            source.key = source.value = None
+            source.headers = []
             record = self._writing.dead_letter(found.letter)
         arrival = found.arrival
         lane = OWN_LANE if arrival is None else arrival.record_key
-        return Pending(lane, arrival, received.offset, (record,), received)
+        records = [record]
+        if found.answer is not None:
+            records.append(self._writing.effect(found.answer))
+        return Pending(lane, arrival, received.offset, tuple(records), received)
 
     def _lane_of(self, entity: str) -> str:
         entry = self._state.entity(entity).get("")

@@ -15,12 +15,21 @@ from holdfast.schemas.records import (
     TaskEnvelope,
 )
 
-__all__ = ["HEADER_ATTEMPT", "HEADER_REPLY_KEY", "HEADER_RUN", "HEADER_TASK", "Writing"]
+__all__ = [
+    "HEADER_ATTEMPT",
+    "HEADER_DEAD_LETTER",
+    "HEADER_REPLY_KEY",
+    "HEADER_RUN",
+    "HEADER_TASK",
+    "Writing",
+]
 
 HEADER_RUN = "holdfast-run"
 HEADER_TASK = "holdfast-task"
 HEADER_ATTEMPT = "holdfast-attempt"
 HEADER_REPLY_KEY = "holdfast-reply-key"
+HEADER_DEAD_LETTER = "holdfast-dead-letter"
+"""On a result: the id of the dead letter that its writer has made of it already."""
 
 
 class Writing:

@@ -250,6 +250,8 @@ async def test_an_undecodable_record_is_buried_whole_and_answered() -> None:
         b"\0\0\0\0\x01junk",
         b"junk",
     ]
+    answer = next(dict(r.headers) for r in slot.log.written if r.topic == TOPICS.coordinator)
+    assert answer["holdfast-dead-letter"] == letters[0].dead_letter_id.encode()
     failure = slot.result("t", 3).failure
     assert failure is not None
     assert (failure.kind, failure.retryable) == (FailureKind.UNDECODABLE, False)

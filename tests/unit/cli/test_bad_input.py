@@ -3,12 +3,15 @@ no traceback, nothing half-done."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from pathlib import Path
 
 import pytest
 
+from holdfast.bus.connect import open_bus
+from holdfast.bus.port import Record
 from tests.unit.cli.conftest import Invoke
 
 AGENT = """
@@ -124,7 +127,7 @@ def test_a_broker_that_is_not_there(files: Path, invoke: Invoke) -> None:
     assert found.code == 2
     assert f"127.0.0.1:{port}" in found.err
     assert "--bus" in found.err
-    assert "Traceback" not in found.err
+    assert found.err.count("\n") == 1, "what the client tries meanwhile is not ours to show"
 
 
 def test_a_metrics_port_in_use(files: Path, invoke: Invoke) -> None:
@@ -167,6 +170,45 @@ def test_what_does_not_exist_is_not_found(files: Path, invoke: Invoke) -> None:
         assert found.code == 4
         assert "'x'" in found.err
         assert "Traceback" not in found.err
+
+
+def test_a_run_that_no_coordinator_has_taken_in_is_not_denied(files: Path, invoke: Invoke) -> None:
+    assert invoke("topics", "create").code == 0
+
+    async def submit() -> None:
+        bus = open_bus("sqlite:///.holdfast/bus.db")
+        await bus.start()
+        await bus.publish([Record("holdfast.coordinator", b"x", b"a submission")])
+        await bus.close()
+
+    asyncio.run(submit())
+    found = invoke("why", "x")
+    assert found.code == 4
+    assert "1 records wait" in found.err
+    assert "holdfast doctor" in found.err
+
+
+@pytest.mark.parametrize(
+    ("command", "help_of"),
+    [
+        ("nonsense", "holdfast --help"),
+        ("run show", "holdfast run show --help"),
+        ("runs --partitions x", "holdfast --help"),
+    ],
+)
+def test_misuse_is_one_line_with_the_way_to_help(
+    files: Path, invoke: Invoke, command: str, help_of: str
+) -> None:
+    found = invoke(*command.split())
+    assert (found.code, found.out) == (2, "")
+    assert found.err.startswith("holdfast: ")
+    assert found.err.endswith(f"see {help_of}\n")
+    assert found.err.count("\n") == 1
+
+
+def test_a_module_that_is_not_there_is_named_once(files: Path, invoke: Invoke) -> None:
+    found = invoke("agent", "nowhere:x")
+    assert found.err == f"holdfast: no module 'nowhere' in {files} or installed\n"
 
 
 def test_a_traceback_only_with_debug(files: Path, invoke: Invoke) -> None:

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 
-from holdfast.cli.failures import ExitCode
+from holdfast.cli.failures import BadInput, ExitCode
 from holdfast.cli.invocation import Invocation
 from holdfast.cli.service import ServiceOptions, _Health, _serve
 from tests.waiting import until
@@ -49,13 +49,12 @@ class Service:
 
 def test_liveness_is_progress() -> None:
     now = 100.0
-    environment = cast(Any, SimpleNamespace(monotonic=lambda: now))
     service = cast(Any, SimpleNamespace(host=SimpleNamespace(polled_at=0.0)))
-    health = _Health(environment, service)
+    health = _Health(lambda: now)
     assert health.problem() is None  # it is still starting
     now = 300.0
     assert "still starting after 200 s" in str(health.problem())
-    health.started = True
+    health.service = service
     service.host.polled_at = 299.0
     assert health.problem() is None
     now = 315.0
@@ -83,6 +82,19 @@ async def serve(service: Service) -> asyncio.Task[ExitCode]:
     await asyncio.wait_for(service.started.wait(), 10)
     await asyncio.sleep(0)
     return serving
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("port", ["abc", "in use"])
+async def test_a_port_that_cannot_be_had_is_told_before_anything_is_begun(port: str) -> None:
+    async with await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", 0) as taken:
+        number = taken.sockets[0].getsockname()[1]
+        given = f"127.0.0.1:{number}" if port == "in use" else port
+        options = ServiceOptions("test", None, given)
+        invocation = Invocation({"bus": "sqlite:///bus.db"})
+        with pytest.raises(BadInput, match="--metrics-port"):
+            await _serve(invocation, options, lambda _: Service())
+    assert not Path("bus.db").exists()
 
 
 @pytest.mark.usefixtures("quiet")

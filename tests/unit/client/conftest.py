@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
+from pydantic import BaseModel
 
 from holdfast.bus.partition import partition_for
 from holdfast.bus.port import Environment, Record, TopicPartition
@@ -46,6 +47,14 @@ ENDS = {
 }
 
 
+class Person(BaseModel):
+    name: str
+
+
+class Greeting(BaseModel):
+    text: str
+
+
 class World:
     """The bus, and what a coordinator and agents write to it."""
 
@@ -74,6 +83,10 @@ class World:
         await self.bus.publish(
             [Record(TOPICS.agents, f"{agent}/one".encode(), encode(manifest), (), 0)]
         )
+
+    @staticmethod
+    def partition(run_id: str) -> int:
+        return partition_for(run_id.encode(), PARTITIONS)
 
     def asked(self) -> list[tuple[Cause, str, CoordinatorEnvelope]]:
         """Everything on `coordinator`: (place, key, envelope)."""
@@ -140,6 +153,9 @@ class World:
         key: str | None = None,
     ) -> None:
         row = run_row(run_id, state, output=output, failure=failure)
+        submissions = (e.body for _, _, e in self.asked() if e.run_id == run_id)
+        first = next((body for body in submissions if isinstance(body, Submission)), None)
+        row.input_hash = "00" if first is None else first.input_hash
         await self.say(run_id, ENDS[state], key=key, run=row)
 
 
@@ -179,6 +195,13 @@ def task_row(task_id: str, state: TaskState, output: Payload = None) -> TaskRow:
 async def world() -> World:
     world = World()
     await world.create()
+    return world
+
+
+@pytest.fixture
+async def greeter(world: World) -> World:
+    ids = (await world.register("greeter.greet.input", Person), await world.register("o", Greeting))
+    await world.publish_agent("greeter", {"greet": ids})
     return world
 
 

@@ -7,7 +7,6 @@ import gc
 import json
 
 import pytest
-from pydantic import BaseModel
 
 from holdfast.bus.errors import Rejected, TopicMissing
 from holdfast.bus.port import TopicPartition
@@ -41,6 +40,8 @@ from holdfast.schemas import (
 from tests.unit.client.conftest import (
     SETTINGS,
     TOPICS,
+    Greeting,
+    Person,
     World,
     run_row,
     task_row,
@@ -48,28 +49,13 @@ from tests.unit.client.conftest import (
 from tests.waiting import until
 
 
-class Person(BaseModel):
-    name: str
-
-
 class NewPerson(Person):
     title: str = ""
-
-
-class Greeting(BaseModel):
-    text: str
 
 
 GREET: Task[Person, Greeting] = Task(
     agent="greeter", name="greet", input_type=Person, output_type=Greeting
 )
-
-
-@pytest.fixture
-async def greeter(world: World) -> World:
-    ids = (await world.register("greeter.greet.input", Person), await world.register("o", Greeting))
-    await world.publish_agent("greeter", {"greet": ids})
-    return world
 
 
 async def test_a_submission_is_resolved_canonical_and_keyed_by_its_run(
@@ -133,7 +119,11 @@ async def test_waiting_is_bounded_and_the_run_goes_on(greeter: World, client: Cl
 
 @pytest.mark.parametrize(
     ("kind", "error"),
-    [(EventType.RUN_REFUSED, RunRefused), (EventType.RUN_CONFLICTED, RunConflict)],
+    [
+        (EventType.RUN_REFUSED, RunRefused),
+        (EventType.RUN_CONFLICTED, RunConflict),
+        (EventType.COMMAND_REFUSED, RunRefused),  # it could not be read
+    ],
 )
 async def test_a_refusal_of_this_submission_is_raised(
     greeter: World, client: Client, kind: EventType, error: type[Exception]
@@ -474,7 +464,7 @@ async def test_closing_ends_all_waiting(greeter: World, client: Client) -> None:
 
 async def test_a_namespace_that_is_not_there(world: World) -> None:
     world.broker.topics.pop(TOPICS.events)
-    client = Client(settings=SETTINGS, environment=world.environment)
+    client = Client(settings=SETTINGS, environment=world.environment, manifest_wait_s=0.01)
     with pytest.raises(TopicMissing, match="holdfast topics create"):
         await client.submit("greeter.greet", {})
     await client.close()

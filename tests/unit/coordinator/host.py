@@ -405,10 +405,11 @@ class Host:
             self.answer(envelope, output)
 
     def answer_cancels(self) -> None:
-        """Let the agents answer each cancel: the task's record is dropped, if it was not worked."""
+        """Let the agents answer each cancel, and each expiry of what they have not begun: the
+        task's record is dropped, if it was not worked."""
         while self.controls:
             _, control = self.controls.popleft()
-            if control.action is not ControlAction.CANCEL:
+            if control.action not in (ControlAction.CANCEL, ControlAction.EXPIRE):
                 continue
             mine = [e for _, e in self.tasks if self._is(e, control)]
             self.tasks = deque(t for t in self.tasks if not self._is(t[1], control))

@@ -181,8 +181,8 @@ def test_a_task_that_is_not_begun_in_time_is_cancelled_and_tried_again():
     host = Host()
     host.submit(queued())
     host.pass_time(5_000)
-    cancel = host.controlled[-1][1]
-    assert (cancel.action, cancel.reason) == (ControlAction.CANCEL, "queue_timeout")
+    expiry = host.controlled[-1][1]
+    assert (expiry.action, expiry.reason) == (ControlAction.EXPIRE, "queue_timeout")
     host.answer_cancels()
     host.pump()
     row = host.events[-1].task

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from holdfast.bus.errors import BusUnavailable
 from holdfast.bus.port import Environment, Record, TopicPartition
 from holdfast.bus.topics import COORDINATOR_GROUP, Topics
 from holdfast.coordinator import CoordinatorRuntime, ProcessSettings, run_coordinator
@@ -27,7 +28,7 @@ from holdfast.schemas.records import (
     TaskManifest,
     TaskResult,
 )
-from tests.doubles.memory_bus import Fault, MemoryBroker, MemoryBus
+from tests.doubles.memory_bus import Fault, Group, MemoryBroker, MemoryBus
 from tests.unit.coordinator.host import given, resolved
 from tests.waiting import until
 
@@ -234,6 +235,25 @@ async def test_the_directory_follows_manifests_and_names_what_may_have_been_mean
     assert "did you mean 'reviewer'" in directory.problem(plan_for("revewer.review"))
 
 
+async def test_the_directory_outlives_whatever_fails_in_it(world, monkeypatch):
+    from holdfast.coordinator import directory as module
+
+    monkeypatch.setattr(module, "PAUSE_S", 0.0)
+    open_reader, faults = world.bus.open_reader, [RuntimeError("odd"), BusUnavailable("away")]
+
+    async def failing(starts):
+        if faults:
+            raise faults.pop()
+        return await open_reader(starts)
+
+    monkeypatch.setattr(world.bus, "open_reader", failing)
+    directory = Directory(world.environment, TOPICS)
+    await directory.start()
+    await world.bus.publish([manifest("reviewer", "review")])
+    await until(lambda: directory.problem(plan_for("reviewer.review")) is None)
+    await directory.close()
+
+
 async def test_an_agent_that_took_its_manifest_back_stays_known(world, directory):
     await world.bus.publish([manifest("reviewer", "review")])
     await directory.refresh()
@@ -280,6 +300,57 @@ async def test_consumed_records_are_purged_by_the_one_that_leads(world, director
     assert begins == await world.bus.end_offsets(partitions)
     tasks = [TopicPartition(TOPICS.tasks("a"), n) for n in range(PARTITIONS)]
     assert set((await world.bus.begin_offsets(tasks)).values()) == {0}, "nobody consumed these"
+
+
+async def test_what_an_agent_consumed_that_came_after_the_coordinator_is_purged(world, directory):
+    await world.bus.create_topics(TOPICS.agent_specs("late", PARTITIONS))
+    await world.bus.publish([manifest("late")])
+    place = TopicPartition(TOPICS.tasks("late"), 1)
+    await world.bus.publish([Record(place.topic, b"k", b"v", (), 1)] * 5)
+    world.broker.groups[TOPICS.group("late")] = Group(offsets={place: 3})
+    keeping = Housekeeping(
+        world.environment, TOPICS, CoordinatorSettings(), directory, lambda: True
+    )
+    await keeping.tidy()
+    assert await world.bus.begin_offsets([place]) == {place: 3}
+
+
+async def test_an_instance_whose_sign_of_life_was_not_read_yet_is_not_removed(world, directory):
+    now_ms = world.environment.now_ms()
+    await world.bus.publish([manifest("a", seen_ms=now_ms - 8 * 86_400_000)])
+    await until(lambda: bool(directory.silent(now_ms)))
+    directory._follower.cancel()
+    await world.bus.publish([manifest("a", seen_ms=now_ms)])
+    keeping = Housekeeping(
+        world.environment, TOPICS, CoordinatorSettings(), directory, lambda: True
+    )
+    await keeping.tidy()
+    newest = world.broker.logs[TopicPartition(TOPICS.agents, 0)].records[-1]
+    assert newest.value is not None
+
+
+async def test_housekeeping_outlives_whatever_fails_in_it(world, directory, monkeypatch, caplog):
+    from holdfast.coordinator import housekeeping
+
+    monkeypatch.setattr(housekeeping, "ENDS_EVERY_S", 0.001)
+    keeping = Housekeeping(
+        world.environment, TOPICS, CoordinatorSettings(), directory, lambda: False
+    )
+    faults = [RuntimeError("odd"), BusUnavailable("away")]
+    refresh, done = keeping.ends.refresh, 0
+
+    async def failing() -> None:
+        nonlocal done
+        done += 1
+        if done > 1 and faults:
+            raise faults.pop()
+        await refresh()
+
+    monkeypatch.setattr(keeping.ends, "refresh", failing)
+    await keeping.start()
+    await until(lambda: done > 5)
+    await keeping.close()
+    assert "tried again" in caplog.text
 
 
 async def test_manifests_of_instances_that_were_silent_too_long_are_removed(world, directory):

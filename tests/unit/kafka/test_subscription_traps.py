@@ -303,6 +303,35 @@ async def test_trap_18_polling_survives_what_passes(
     assert await member.poll(0.2) == []
 
 
+async def test_an_error_that_does_not_pass_is_told(
+    consumer: Consumer,
+    member: KafkaSubscription,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A partition that the client cannot read holds up all others, without a word of its own."""
+    monkeypatch.setattr(subscription, "ERROR_PAUSE_S", 0.0)
+    consumer.answers = [kafka_errors.CorruptRecordException("tasks-0") for _ in range(20)]
+    for _ in range(20):
+        assert await member.poll(0.2) == []
+    (line,) = [r.getMessage() for r in caplog.records if r.name.startswith("holdfast")]
+    assert "tasks-0" in line
+
+
+async def test_a_listener_that_fails_ends_the_member(
+    consumer: Consumer, member: KafkaSubscription, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client would only log it: partitions would be assigned, and nobody work on them."""
+
+    def assigned(partitions: frozenset[TopicPartition]) -> None:
+        raise RuntimeError("no slot was begun")
+
+    monkeypatch.setattr(member._listener, "assigned", assigned)
+    with pytest.raises(RuntimeError):
+        consumer.assign(0)
+    assert "no slot was begun" in str(member.failure)
+
+
 async def test_trap_18_and_ends_when_the_consumer_was_stopped(
     consumer: Consumer, member: KafkaSubscription
 ) -> None:

@@ -25,7 +25,7 @@ from aiokafka.protocol.transaction import (
     TxnOffsetCommitRequest,
 )
 
-from holdfast.bus.errors import Fenced, OutcomeUnknown, Rejected
+from holdfast.bus.errors import BusUnavailable, Fenced, OutcomeUnknown, Rejected
 from holdfast.bus.kafka import clients, quiet, writer
 from holdfast.bus.kafka.publisher import idempotent_producer
 from holdfast.bus.port import Record, TopicPartition
@@ -284,6 +284,48 @@ async def test_trap_15_offsets_of_a_topic_that_is_missing_are_refused_at_once(
     with pytest.raises(Rejected, match="'gone' does not exist"):
         await slot.commit(RECORDS, {TopicPartition("gone", 0): 1})
     assert not broker.count(TxnOffsetCommitRequest)
+    await slot.close()
+
+
+async def test_a_topic_that_was_deleted_is_refused_and_not_written_to_for_ever(
+    broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client would look for it until the commit's time is up, in every commit again."""
+    monkeypatch.setattr(clients, "DROP_TIMEOUT_S", 0.05)
+    slot = await broker.writer(commit_timeout_s=0.05)
+    broker.answer[AddPartitionsToTxnRequest].append(asyncio.Event())
+    with pytest.raises(OutcomeUnknown):
+        await slot.commit(RECORDS, OFFSETS)
+    await slot.close()
+
+    async def described(names: Any) -> dict[str, Any]:
+        return {name: slot._cluster.known[name] for name in names if name != "out"}
+
+    monkeypatch.setattr(slot._cluster, "describe", described)
+    again = writer.KafkaWriter(slot.slot, slot._cluster, slot._settings, broker.producer)
+    await again.open()
+    with pytest.raises(Rejected, match="'out' does not exist") as refused:
+        await again.commit(RECORDS, OFFSETS)
+    assert refused.value.record is RECORDS[0]
+    await again.close()
+    third = writer.KafkaWriter(slot.slot, slot._cluster, slot._settings, broker.producer)
+    await third.open()
+    await third.commit(RECORDS[1:], OFFSETS)
+    assert broker.log == [b"two"]
+    await third.close()
+
+
+async def test_a_bus_that_is_away_while_a_topic_is_looked_up_is_an_unknown_outcome(
+    broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = await broker.writer()
+
+    async def described(names: Any) -> dict[str, Any]:
+        raise BusUnavailable("nobody answers")
+
+    monkeypatch.setattr(slot._cluster, "describe", described)
+    with pytest.raises(OutcomeUnknown, match="nobody answers"):
+        await slot.commit([Record("new", b"k", b"v")], {})
     await slot.close()
 
 

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import Connection
 
 from holdfast.bus.errors import TopicMissing
 from holdfast.bus.port import Environment, Position, Record, TopicPartition
@@ -16,13 +17,18 @@ from holdfast.coordinator.projection import (
     RunView,
     find_run,
     list_agents,
+    list_dead_letters,
     list_history,
     list_runs,
     list_tasks,
+    tables,
 )
 from holdfast.coordinator.projection import projection as projection_module
+from holdfast.coordinator.projection.rows import Batch
 from holdfast.schemas import (
     ConfigurationError,
+    DeadLetter,
+    DeadLetterReason,
     EventType,
     RunState,
     TaskState,
@@ -124,6 +130,70 @@ async def test_two_followers_of_one_file_count_each_record_once(
     # It reads the manifest after the other has read that it is gone.
     assert await two.catch_up({TopicPartition(TOPICS.agents, 0): 1})
     assert await two.query(list_agents) == []
+
+
+async def test_what_could_not_be_written_is_not_passed_over(
+    world: World, opened: OpenProjection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    projection = opened()
+    await projection.start()
+    await world.event(EventType.RUN_STARTED, run_row("r1", 1))
+    write, faults = projection_module._write_batch, [ConfigurationError("disk full")]
+
+    def failing(connection: Connection, batch: Batch) -> None:
+        if faults:
+            raise faults.pop()
+        write(connection, batch)
+
+    monkeypatch.setattr(projection_module, "_write_batch", failing)
+    with pytest.raises(ConfigurationError):
+        await projection.catch_up()
+    await world.event(EventType.RUN_STARTED, run_row("r2", 1), run_id="r2")
+    assert await projection.catch_up()
+    assert {run.run_id for run in await projection.query(list_runs)} == {"r1", "r2"}
+
+
+async def test_a_follower_whose_database_was_begun_anew_by_another_leaves_no_gap(
+    world: World, opened: OpenProjection
+) -> None:
+    one = opened()
+    await one.start()
+    await world.event(EventType.RUN_STARTED, run_row("r1", 1))
+    assert await one.catch_up()
+    # Another process found reason to begin anew, and has not read anything yet.
+    source = f"{world.bus.url} {TOPICS.namespace}"
+    tables.prepare_database(one.engine, source, anew=True)
+    await world.event(EventType.RUN_STARTED, run_row("r2", 1), run_id="r2")
+    assert await one.catch_up()
+    assert {run.run_id for run in await one.query(list_runs)} == {"r1", "r2"}
+
+
+async def test_only_the_newest_dead_letter_of_a_task_is_open(
+    world: World, opened: OpenProjection
+) -> None:
+    await world.event(EventType.TASK_DEAD, task=task_row("list", 1, TaskState.DEAD, attempt=6))
+    for attempt in (3, 6):
+        letter = DeadLetter(
+            f"r1/list/{attempt}",
+            DeadLetterReason.EXHAUSTED,
+            None,
+            "r1",
+            "list",
+            "scout",
+            "list",
+            attempt,
+            None,
+            None,
+            attempt,
+        )
+        await world.put(TOPICS.dead_letters, "r1", encode(letter))
+    projection = opened()
+    await projection.start()
+    assert await projection.catch_up()
+    found = await projection.query(lambda c: list_dead_letters(c, only_open=True))
+    assert [each.dead_letter_id for each in found] == ["r1/list/6"]
+    both = await projection.query(list_dead_letters)
+    assert [(each.attempt, each.open) for each in both] == [(6, True), (3, False)]
 
 
 async def test_a_new_database_takes_what_only_the_journal_still_holds(

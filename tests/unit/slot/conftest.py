@@ -42,6 +42,9 @@ class EchoMachine:
     gone: bool = False
     received: int = 0
     abandoned: bool = False
+    quiesced: bool = False
+    busy: bool = False
+    """A body that does not end, or not yet."""
 
     def restore(self, key: str, value: bytes | None) -> None:
         assert self.opened_with is None
@@ -102,10 +105,10 @@ class EchoMachine:
         return frozenset({WORK}) if self.full else frozenset()
 
     def idle(self) -> bool:
-        return not self.pending
+        return not self.pending and not self.busy
 
     def quiesce(self) -> None:
-        pass
+        self.quiesced = True
 
     def abandon(self) -> None:
         self.abandoned = True
@@ -126,6 +129,7 @@ class World:
     hosts: list[SlotHost] = field(default_factory=list)
     died: list[str] = field(default_factory=list)
     holding: bool = False
+    stop_grace_s: float = 2.0
 
     def bus(self) -> MemoryBus:
         return MemoryBus(self.broker)
@@ -143,7 +147,7 @@ class World:
 
     async def host(self, instance: str = "a", process_id: str | None = None) -> SlotHost:
         identity = ProcessIdentity(instance, process_id or f"process-{instance}-{len(self.hosts)}")
-        settings = SlotSettings(GROUP, (WORK, WORDS), JOURNAL, identity, stop_grace_s=2.0)
+        settings = SlotSettings(GROUP, (WORK, WORDS), JOURNAL, identity, self.stop_grace_s)
 
         def factory(control: SlotControl) -> EchoMachine:
             machine = EchoMachine(control, self)

@@ -161,7 +161,7 @@ async def test_a_newer_writer_elsewhere_ends_the_slot_and_it_comes_back(world: W
     await world.host()
     await until(lambda: world.hosts[0].running_slots == 2)
     (member,) = world.broker.groups[GROUP].members.values()
-    member.session_timeout_s = 1.0  # type: ignore[misc]
+    member.session_timeout_s = 1.0
     slot = Slot(GROUP, partition_for(b"x", 2))
     stray = await world.bus().open_writer(slot)
     await world.send(("x", b"1"))
@@ -282,7 +282,7 @@ async def test_proof_is_free_while_young_and_a_commit_when_old(world: World) -> 
     await machine.control.prove()
     assert len(world.broker.commits) == before
     (member,) = world.broker.groups[GROUP].members.values()
-    member.session_timeout_s = 0.0  # type: ignore[misc]
+    member.session_timeout_s = 0.0
     world.hosts[0]._ownership._beat_at = float("inf")  # type: ignore[union-attr]
     await machine.control.prove()
     assert len(world.broker.commits) == before + 1

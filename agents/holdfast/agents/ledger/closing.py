@@ -15,12 +15,17 @@ from holdfast.agents.ledger.drafts import (
     Write,
     tombstones,
 )
-from holdfast.agents.ledger.entry import Ending, Entry, Incoming, Phase
+from holdfast.agents.ledger.entry import Ending, Entry, Incoming, Phase, StepWrite
 from holdfast.agents.ledger.keys import step_key
 from holdfast.agents.ledger.markers import cancelled_failure
 from holdfast.schemas.records import Failure, FailureKind, Outcome, TaskResult
 
-__all__ = ["Closing"]
+__all__ = ["STEPS_BYTES_MAX", "STEPS_MAX", "Closing"]
+
+STEPS_MAX = 200
+STEPS_BYTES_MAX = 4 * 1024 * 1024
+"""One draft writes so many steps of a task, of so many bytes, and one more; the rest comes with
+the next commit."""
 
 
 class Closing:
@@ -44,14 +49,17 @@ class Closing:
         self._take = take
 
     def keep(self, entry: Entry, now_ms: int) -> Draft:
-        """Draft what an open task needs in the journal: its acceptance, its steps."""
+        """Draft what an open task needs in the journal: its acceptance, its steps.
+
+        Steps that are too many for one draft stay in `entry.writes`.
+        """
         writes: list[Write] = []
         wanted = entry.wanted
         if entry.drafted != wanted:
             entry.drafted = wanted
             entry.accepted = entry.journaled = True
             writes.append((entry.name, entry.as_accepted()))
-        steps, entry.writes = entry.writes, []
+        steps = _take_steps(entry)
         writes += [(step_key(entry.name, step.name, step.key), step.entry) for step in steps]
 
         def apply() -> None:
@@ -102,7 +110,7 @@ class Closing:
             self._outbox.put([(key, None) for key in keys[start : start + TOMBSTONES_MAX]])
 
     def _fail(self, entry: Entry, ending: Ending, now_ms: int) -> Draft:
-        steps, entry.writes = entry.writes, []
+        steps, entry.writes = _take_steps(entry), []  # a step that is not committed runs again
         writes: list[Write] = [
             (step_key(entry.name, step.name, step.key), step.entry) for step in steps
         ]
@@ -181,6 +189,18 @@ class Closing:
         self.sweep([key for key, _ in rest])
         if entry.successor is not None:
             self._take(None, entry.successor)
+
+
+def _take_steps(entry: Entry) -> list[StepWrite]:
+    count, size = 0, 0
+    for step in entry.writes[:STEPS_MAX]:
+        count += 1
+        result = step.entry.result if step.entry is not None else None
+        size += len(result) if isinstance(result, bytes) else 0
+        if size >= STEPS_BYTES_MAX:
+            break
+    taken, entry.writes = entry.writes[:count], entry.writes[count:]
+    return taken
 
 
 def _split(writes: list[Write]) -> tuple[list[Write], list[Write]]:

@@ -5,8 +5,9 @@ seconds and drives the rules below.
 
 - A task that finishes in the first commit after its start costs no journal record. One that is
   still open 20 ms after its start is accepted, and with that a commit starts.
-- A commit moves the offset past the last record that it closes or accepts; each earlier
-  record still open is accepted in it.
+- A commit moves the offset past the last record that it closes, accepts or drops; each earlier
+  record still open is accepted in it. Else what a crash brings again could be dealt with twice:
+  of a task that was forgotten, or a record that was forwarded, nothing is left to tell.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class Ledger:
         self._probation_until = float("-inf")
         self._stopped = False
         self._moved = False
+        self._passed = -1
 
     # --- restoring -----------------------------------------------------------------------------
 
@@ -92,6 +94,12 @@ class Ledger:
                 self._book.open(entry)
                 if not clean:
                     self._count_resume(entry, now_ms)
+                elif entry.alone:
+                    # It ran alone when its slot was given up. Now it waits: if another one kills
+                    # this process meanwhile, it must not be struck for that.
+                    entry.alone = False
+                    self._uncounted.add(entry)
+                    self._want(entry, rewrite=True)
         if not clean:
             self._probation_until = at_s + PROBATION_S
 
@@ -125,6 +133,8 @@ class Ledger:
             return None
         if entry.phase in (Phase.ENDED, Phase.CLOSING):
             # The end of the older attempt can be read, and answered, before we are told of it.
+            if entry.successor is not None:
+                self._pass(entry.successor.offset)  # nor should two come: the newest is read last
             entry.successor = incoming
             return None
         return self._supersede(entry, incoming, now_ms)
@@ -132,8 +142,11 @@ class Ledger:
     def skip(self, topic: str, offset: int) -> None:
         """A record of which nothing is to be kept: forwarded, undecodable, or done with."""
         self._intake.read(topic, offset)
-        self._intake.finish(topic, offset)
-        self._moved = True
+        if topic == self._topic:
+            self._pass(offset)
+        else:
+            self._intake.finish(topic, offset)
+            self._moved = True
 
     def cancel(self, control: ControlEnvelope, at: Position, now_ms: int) -> Entry | None:
         """Take a cancel; return a task that holds a place and must be interrupted.
@@ -154,6 +167,8 @@ class Ledger:
             self.end(entry, _cancelled(control.reason, now_ms))
             return None
         self.skip(at.topic, at.offset)
+        if entry is not None:
+            self._drop_successor(entry, control.attempt)
         if entry is None or entry.attempt < control.attempt:
             self._markers.cancel(name, control, now_ms)
         # Otherwise its end is known to the coordinator, or about to be.
@@ -170,6 +185,13 @@ class Ledger:
         entry.released = True
         if entry.phase is Phase.FAILED:
             self._closing.release(entry)
+
+    def _drop_successor(self, entry: Entry, attempt: int) -> None:
+        """A cancel of an attempt that waits for the acknowledged end of the one before."""
+        successor = entry.successor
+        if successor is not None and successor.envelope.attempt <= attempt:
+            entry.successor = None
+            self._pass(successor.offset)
 
     def _drop_cancelled(self, name: str, entry: Entry | None, incoming: Incoming) -> None:
         """The record of an attempt that was cancelled, and answered, before it was read."""
@@ -330,7 +352,7 @@ class Ledger:
             return None
         drafts = self._outbox.take()
         budget = COMMIT_RECORDS_MAX - sum(draft.size for draft in drafts)
-        horizon = -1
+        horizon, self._passed = self._passed, -1
         while self._ended and budget > 0:
             entry = self._ended.popleft()
             if entry.phase is not Phase.ENDED:
@@ -347,6 +369,9 @@ class Ledger:
                 drafts.append(self._closing.keep(entry, now_ms))
                 budget -= drafts[-1].size
         drafts += self._accept_before(horizon, now_ms)
+        for draft in drafts:
+            if draft.entry is not None and draft.entry.phase in _OPEN and draft.entry.writes:
+                self._want(draft.entry, rewrite=False)  # more steps than one draft may hold
         self._moved = False
         return drafts
 
@@ -399,6 +424,7 @@ class Ledger:
 
     def _pass(self, offset: int) -> None:
         self._intake.finish(self._topic, offset)
+        self._passed = max(self._passed, offset)
         self._moved = True
 
 

@@ -21,6 +21,8 @@ __all__ = ["MARKER_KEPT_MS", "Markers", "cancelled_failure"]
 
 MARKER_KEPT_MS = 7 * 24 * 3600 * 1000
 """A cancel whose task record has not come by then is forgotten."""
+REASON_CHARS_MAX = 2_000
+"""The longest reason of a cancel that its answer repeats."""
 
 
 class Markers:
@@ -92,4 +94,5 @@ class Markers:
 
 def cancelled_failure(reason: str) -> Failure:
     """Return what a result says of a cancel."""
-    return Failure(FailureKind.CANCELLED, "Cancelled", reason or "cancelled", "", retryable=False)
+    told = reason[:REASON_CHARS_MAX] or "cancelled"
+    return Failure(FailureKind.CANCELLED, "Cancelled", told, "", retryable=False)

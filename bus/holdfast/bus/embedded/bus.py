@@ -7,8 +7,8 @@ import logging
 import sqlite3
 import time
 from collections import Counter as Tally
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
@@ -254,8 +254,9 @@ class EmbeddedBus:
         """Yield batches from `start` (or the log's first offset, if later) to before `end`."""
         self._now()
         where = TopicPartition(topic, partition)
-        stream = self._catalog.stream(where)
-        begin, head, _ = self._log.ends([stream])[stream]
+        with self._readable():
+            stream = self._catalog.stream(where)
+            begin, head, _ = self._log.ends([stream])[stream]
         last = head if end is None else min(end, head)
         tail = Tail(self._log, self._catalog)
         tail.seek(where, max(start, begin))
@@ -299,14 +300,15 @@ class EmbeddedBus:
     ) -> dict[TopicPartition, int]:
         """Return the group's consumed offsets; partitions without one are left out."""
         self._now()
-        number = self._catalog.group(group)
-        if number is None:
-            return {}
-        ids = {
-            partition: counter(Counter.CONSUMED, number, self._catalog.stream(partition))
-            for partition in partitions
-        }
-        found = self._log.counters(list(ids.values()))
+        with self._readable():
+            number = self._catalog.group(group)
+            if number is None:
+                return {}
+            ids = {
+                partition: counter(Counter.CONSUMED, number, self._catalog.stream(partition))
+                for partition in partitions
+            }
+            found = self._log.counters(list(ids.values()))
         return {tp: found[row_id] for tp, row_id in ids.items() if row_id in found}
 
     async def lag(self, group: str, topics: Collection[str]) -> dict[TopicPartition, int]:
@@ -321,12 +323,21 @@ class EmbeddedBus:
         done = await self.committed(group, partitions)
         return {tp: max(0, ends[tp] - max(done.get(tp, 0), begins[tp])) for tp in partitions}
 
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Map what SQLite says while the file is read: whoever restores a slot waits it out."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise BusUnavailable(f"the bus {self.url} cannot be read: {error}") from error
+
     def _counted(
         self, partitions: Collection[TopicPartition], row_id: Callable[[int], int]
     ) -> dict[TopicPartition, int]:
         self._now()
-        ids = {tp: row_id(self._catalog.stream(tp)) for tp in partitions}
-        found = self._log.counters(list(ids.values()))
+        with self._readable():
+            ids = {tp: row_id(self._catalog.stream(tp)) for tp in partitions}
+            found = self._log.counters(list(ids.values()))
         return {tp: found.get(number, 0) for tp, number in ids.items()}
 
     # -- large values ----------------------------------------------------------------------------

@@ -190,7 +190,8 @@ class EmbeddedSubscription:
             try:
                 self._heartbeat()
                 await self._follow_up()
-            except (BusUnavailable, sqlite3.Error) as error:
+            except (BusUnavailable, sqlite3.Error, OSError) as error:
+                # A full disk too: no sign of life is given, and the group draws its conclusions.
                 log.warning("member %s: no heartbeat: %s", self._joining.member, error)
             await self._changes.wait(heartbeat_s)
 
@@ -200,7 +201,7 @@ class EmbeddedSubscription:
 
     def _look_again(self) -> None:
         """The last heartbeat is old: this process may have stood still for longer than it may."""
-        with suppress(sqlite3.Error):
+        with suppress(sqlite3.Error, OSError):
             self._heartbeat()
         self._changes.wake()
 

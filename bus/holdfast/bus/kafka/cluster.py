@@ -74,6 +74,9 @@ class Cluster:
         self._settings = settings
         self.known: dict[str, TopicInfo] = {}
         """Topics described so far: partition counts and limits, for checks without I/O."""
+        self.doubted: set[str] = set()
+        """Topics of commits that failed: one may have been deleted, and would be written to for
+        ever. `require` asks for them once more."""
 
     # -- calls -----------------------------------------------------------------------------------
 
@@ -161,11 +164,13 @@ class Cluster:
 
     async def require(self, names: Collection[str]) -> None:
         """Make all of `names` known; raises `TopicMissing`."""
-        unknown = [name for name in names if name not in self.known]
+        unknown = [name for name in names if name not in self.known or name in self.doubted]
         if unknown:
-            await self.describe(unknown)
+            infos = await self.describe(unknown)
             for name in unknown:
-                if name not in self.known:
+                self.doubted.discard(name)
+                if name not in infos:
+                    self.known.pop(name, None)
                     raise missing(name)
 
     async def create(self, specs: Collection[TopicSpec]) -> None:

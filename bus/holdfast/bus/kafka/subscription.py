@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -28,9 +29,13 @@ from holdfast.bus.settings import KafkaSettings
 
 __all__ = ["KafkaSubscription", "group_consumer"]
 
+logger = logging.getLogger(__name__)
+
 NOWHERE = 0
 """The position of a partition that was just assigned. It is paused: nothing is read from there; but
 without any the client would look for committed offsets, and hold up all other partitions."""
+TELL_EVERY_S = 10.0
+"""How often an error that passes by itself is logged, if it does not."""
 ERROR_PAUSE_S = 0.05
 """After an error of the client that passes by itself, so that a poll loop does not spin."""
 
@@ -92,6 +97,8 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._changes = 0
         self._moved: dict[TopicPartition, int] = {}
         self._parked: dict[TopicPartition, list[Received]] = {}
+        self._broken: BaseException | None = None
+        self._told_at = float("-inf")
         self._closed = False
 
     async def join(
@@ -141,7 +148,12 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._parked.clear()
         self._changes += 1
         self._moved = dict.fromkeys(self._owned, self._changes)
-        self._listener.assigned(self._owned)
+        try:
+            self._listener.assigned(self._owned)
+        except BaseException as error:
+            # The client would log it and go on, with partitions that nobody works on.
+            self._broken = error
+            raise
 
     def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> None:  # noqa: ARG002
         """Everything is under negotiation."""
@@ -161,9 +173,11 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
 
     @property
     def failure(self) -> BaseException | None:
-        """Why the client can never go on: one of its tasks has ended."""
+        """Why it can never go on: a task of the client has ended, or the listener failed."""
         if self._closed or self._consumer is None:
             return None
+        if self._broken is not None:
+            return self._broken
         consumer = self._consumer
         tasks = {
             "group coordination": consumer._coordinator._coordination_task,
@@ -231,8 +245,10 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
         except kafka_errors.NoOffsetForPartitionError:
             # Of a paused partition that is not restored yet: its slot will seek.
             return _NOTHING
-        except kafka_errors.KafkaError:
-            # The client goes on by itself; if a task of it has ended, `failure` says so.
+        except kafka_errors.KafkaError as error:
+            # The client goes on by itself; if a task of it has ended, `failure` says so. But a
+            # partition that it cannot read (damaged, or forbidden) holds up all others: say it.
+            self._tell(error)
             await asyncio.sleep(ERROR_PAUSE_S)
             return _NOTHING
         finally:
@@ -240,6 +256,12 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
             # cancellation, would disable `max_poll_interval`. We are the only caller.
             consumer._subscription._fetch_count = 0
             consumer._subscription._last_fetch_ended = time.monotonic()
+
+    def _tell(self, error: BaseException) -> None:
+        now = self._clock()
+        if now - self._told_at >= TELL_EVERY_S:
+            self._told_at = now
+            logger.warning("reading for the group, trying again: %s", describe_error(error))
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
         """Hand out nothing of these until resumed."""

@@ -169,6 +169,8 @@ class KafkaWriter:
             raise
         except Exception as error:
             answer = error if isinstance(error, BusError) else verdict(error, self._slot, self._tap)
+            if isinstance(answer, OutcomeUnknown):
+                self._cluster.doubted.update(record.topic for record in records)
             self._give_up(describe_error(answer))
             if answer is error:
                 raise
@@ -178,27 +180,30 @@ class KafkaWriter:
     async def _refuse_unfit(
         self, records: Sequence[Record], offsets: Mapping[TopicPartition, int]
     ) -> None:
-        known = self._cluster.known
+        known, doubted = self._cluster.known, self._cluster.doubted
         for record in records:
-            if record.topic not in known:
-                try:
-                    await self._cluster.require({record.topic})
-                except TopicMissing as error:
-                    raise Rejected(record, str(error)) from error
+            if record.topic not in known or (doubted and record.topic in doubted):
+                await self._require(record.topic, record)
             check_record(record, known[record.topic])
         for topic, partition in offsets:
             # The client would try for ever to commit offsets of a topic that is not there.
             if topic not in known:
-                try:
-                    await self._cluster.require({topic})
-                except TopicMissing as error:
-                    raise Rejected(records[0], f"consumed offsets beside it: {error}") from error
+                await self._require(topic, records[0], "consumed offsets beside it: ")
             if not 0 <= partition < known[topic].partitions:
                 raise Rejected(
                     records[0],
                     f"consumed offsets beside it: {topic!r} has "
                     f"{known[topic].partitions} partitions, there is no {partition}",
                 )
+
+    async def _require(self, topic: str, record: Record, why: str = "") -> None:
+        try:
+            await self._cluster.require({topic})
+        except TopicMissing as error:
+            raise Rejected(record, f"{why}{error}") from error
+        except BusUnavailable as error:
+            # Nothing was written; but a writer has no other word for a bus that is away.
+            raise OutcomeUnknown(f"a commit of {self._slot} was not begun: {error}") from error
 
     async def _write(
         self, records: Sequence[Record], offsets: Mapping[TopicPartition, int]

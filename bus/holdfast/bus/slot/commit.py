@@ -117,7 +117,7 @@ class GroupCommit:
                 await asyncio.sleep(REOPEN_PAUSE_S * (1 + self._environment.random.random()))
 
     async def newest_offset(self) -> SlotOffset | None:
-        """Return what `Journal.newest_offset` does; waits while the bus is away. Raises `Fenced`."""
+        """See `Journal.newest_offset`; waits while the bus is away. Raises `Fenced`."""
         return await self.patiently(self._journal.newest_offset)
 
     async def write(self, commit: Commit, *, clean: bool = False) -> None:

@@ -122,15 +122,16 @@ class SlotHost:
             await self._stopped.wait()
             return
         self._stopping.set()
-        if self._ownership is not None:
-            for slot in self._ownership.slots:
-                slot.quiesce()
-            await self._drain(self._ownership)
-            await self._ownership.stop()
-        await self._end_tasks()
-        if self._subscription is not None:
-            await self._subscription.close()
-        self._stopped.set()
+        try:
+            if self._ownership is not None:
+                self._ownership.quiesce()
+                await self._drain(self._ownership)
+                await self._ownership.stop()
+            await self._end_tasks()
+            if self._subscription is not None:
+                await self._subscription.close()
+        finally:
+            self._stopped.set()  # whatever happened: others wait for it
 
     async def kill(self) -> None:
         """Drop everything without a word, as a crash would: for tests and fatal errors."""

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT_CHECK_S = 0.05
 """How often a slot that waits for an acknowledged heartbeat looks for it."""
+STOP_S = 10.0
+"""How long a stop waits for slots that are given up, each bounded by itself, to close."""
 STOPPED_SHARE = 0.5
 """A loop gap longer than this share of the session time-out ends the process."""
 
@@ -40,6 +42,7 @@ class Ownership:
         self._slots: dict[int, OwnedSlot] = {}
         self._lives: dict[int, asyncio.Task[None]] = {}
         self._beat_at = self._environment.monotonic()
+        self._draining = False
         self._stopping = False
 
     def attach(self, subscription: Subscription) -> None:
@@ -122,17 +125,30 @@ class Ownership:
         """Return the slot of this partition number, if it lives here."""
         return self._slots.get(partition)
 
+    def quiesce(self) -> None:
+        """A stop was asked for: no slot begins any more, those at work start nothing new."""
+        self._draining = True
+        for slot in self.slots:
+            slot.quiesce()
+
     async def stop(self) -> None:
-        """Give up every slot, each with a last commit where it is still possible."""
-        for slot in self._slots.values():
+        """Give up every slot, each with a last commit where it is still possible; bounded."""
+        self._draining = True
+        for slot in self.slots:
             slot.leave()
         if self._lives:
-            await asyncio.gather(*self._lives.values(), return_exceptions=True)
+            # They own their slots until they have closed: a last commit may have to be settled.
+            _, late = await asyncio.wait(self._lives.values(), timeout=STOP_S)
+            for life in late:
+                life.cancel()
+            if late:
+                logger.warning("group %s: %d slots did not close in time", self._group, len(late))
+                await asyncio.wait(late, timeout=STOP_S)
         self._stopping = True
 
     async def kill(self) -> None:
         """Drop everything without a word, as a crash would."""
-        self._stopping = True
+        self._draining = self._stopping = True
         for life in self._lives.values():
             life.cancel()
         await asyncio.gather(*self._lives.values(), return_exceptions=True)
@@ -145,6 +161,8 @@ class Ownership:
                 slot.keep()
             else:
                 slot.leave()
+        if self._draining:
+            return
         for number in sorted(self._assigned - self._slots.keys()):
             self._begin(number)
 
@@ -160,12 +178,8 @@ class Ownership:
         del self._slots[number], self._lives[number]
         if not life.cancelled() and (error := life.exception()) is not None:
             self._on_failure(error)
-        elif number in self._assigned and not self._stopping:
+        elif number in self._assigned and not self._draining:
             # Taken away and given back while the slot was leaving: begin anew.
-            self._reconcile_after_leave(number)
-
-    def _reconcile_after_leave(self, number: int) -> None:
-        if number not in self._slots and self._subscription is not None:
             self._begin(number)
 
     def running(self) -> int:

@@ -162,9 +162,9 @@ class OwnedSlot:
             return
         self._leaving.set()
         self.wake()
-        owed = self._state is SlotState.RUNNING or self._marked
-        if self._bound.when() is None and self._living:
-            bound_s = LEAVE_S + LAST_COMMIT_S if owed else 0.0
+        if self._living:
+            owes_commit = self._state is SlotState.RUNNING or self._marked
+            bound_s = LEAVE_S + LAST_COMMIT_S if owes_commit else 0.0
             self._bound.reschedule(asyncio.get_running_loop().time() + bound_s)
 
     def quiesce(self) -> None:
@@ -191,8 +191,8 @@ class OwnedSlot:
         except TimeoutError:
             if not self._bound.expired():
                 raise
-            # The next owner counts an unclean end, which costs nothing but a counter.
-            logger.warning("slot %s/%d: given up in the middle of its work", *self.slot)
+            # Where it was at work the next owner counts an unclean end, nothing worse.
+            logger.info("slot %s/%d: given up while %s", *self.slot, self._state.value)
         finally:
             self._living = False
             self._forget()
@@ -206,10 +206,7 @@ class OwnedSlot:
             await self._work()
             await self._give_up()
         except Fenced as error:
-            if self._state is SlotState.LEAVING:
-                logger.info("slot %s/%d: given up without a last commit: %s", *self.slot, error)
-            else:
-                await self._after_fencing(error)
+            await self._after_fencing(error)
 
     async def _open(self) -> None:
         """Open the writer first: what is read after that is all there will ever be.

@@ -464,6 +464,11 @@ async def _find(reading: Reading, run_id: str) -> RunView:
     from holdfast.coordinator.projection import find_run
 
     found = await reading.ask(lambda connection: find_run(connection, run_id))
-    if found is None:
-        raise NotThere(f"no run {run_id!r} on this bus and namespace; see `holdfast runs`")
-    return found
+    if found is not None:
+        return found
+    if waiting := await reading.waiting():
+        raise NotThere(
+            f"no coordinator has taken in a run {run_id!r} yet, and {waiting} records wait for "
+            "one: is one running? (`holdfast doctor`)"
+        )
+    raise NotThere(f"no run {run_id!r} on this bus and namespace; see `holdfast runs`")

@@ -12,7 +12,7 @@ from holdfast.coordinator.engine.graph import Graphs
 from holdfast.coordinator.engine.inputs import Eviction, Input
 from holdfast.coordinator.engine.limits import EngineLimits
 from holdfast.coordinator.engine.markers import evict
-from holdfast.coordinator.engine.run import RunKind, Scope
+from holdfast.coordinator.engine.run import EvaluatedLists, RunKind, Scope
 from holdfast.coordinator.engine.state import Overlay, State, closed_key
 from holdfast.coordinator.engine.values import Blocked, Values
 from holdfast.schemas.records import Marker
@@ -74,7 +74,7 @@ class Engine:
 
     def __init__(self, limits: EngineLimits, values: Values, graphs: Graphs) -> None:
         self._limits = limits
-        kinds: list[Kind] = [RunKind(Scope(limits, values, graphs, {}))]
+        kinds: list[Kind] = [RunKind(Scope(limits, values, graphs, EvaluatedLists()))]
         self._kinds = {kind.name: kind for kind in kinds}
 
     def react(self, view: View, input_: Input, now_ms: int) -> Reaction:

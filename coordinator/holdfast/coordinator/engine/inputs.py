@@ -16,7 +16,8 @@ class Arrival:
 
     `record_key` is the key it came under. `problem` says why a submission cannot be run (found by
     the service, which knows the agents); `events_from` is a lower bound of the place of an event
-    that is written now.
+    that is written now. `buried`: the record that a result speaks of could not be read, and stands
+    whole in the dead letters already.
     """
 
     envelope: CoordinatorEnvelope
@@ -24,6 +25,7 @@ class Arrival:
     record_key: str
     problem: str | None = None
     events_from: int = 0
+    buried: bool = False
 
     @property
     def entity(self) -> str:

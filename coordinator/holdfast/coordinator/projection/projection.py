@@ -64,6 +64,10 @@ class Projection:
         self._engine: Engine | None = None
         self._reader: Reader | None = None
         self._partitions: dict[TopicPartition, int] = {}
+        self._stored: dict[TopicPartition, int] = {}
+        """The positions that the database held when this process last looked."""
+        self._doubtful = False
+        """What was polled last is perhaps not in the database: begin again from its positions."""
         self._turn = asyncio.Lock()
         self._applied = asyncio.Condition()
 
@@ -90,12 +94,7 @@ class Projection:
             await self._environment.run_blocking(
                 lambda: tables.prepare_database(engine, source, anew=True)
             )
-        known = await self._in_database(_read_positions)
-        if not all(partition in known for partition in found):
-            await self._rebuild(found)
-            known = await self._in_database(_read_positions)
-        self._partitions = {partition: known[partition] for partition in found}
-        await self._open_reader()
+        await self._take_up(found)
 
     async def close(self) -> None:
         """Let go of bus and database; never raises."""
@@ -166,36 +165,47 @@ class Projection:
 
     async def _step(self, timeout_s: float) -> None:
         async with self._turn:
+            if self._doubtful:
+                await self._take_up(list(self._partitions))
             assert self._reader is not None, "start() comes first"
             try:
                 records = await self._reader.poll(timeout_s, BATCH_RECORDS)
             except OffsetOutOfRange as error:
                 logger.warning("%s: building the projection anew from the journal", error)
                 await self._rebuild(list(self._partitions))
-                self._partitions = await self._in_database(_read_positions)
-                await self._open_reader()
+                self._doubtful = True
                 return
             after = {p: self._reader.position(p) for p in self._partitions}
             # Without records a position still moves, past markers: kept in memory only.
-            if records:
-                await self._apply(records, after)
+            if records and not await self._apply(records, after):
+                return
             self._partitions = after
 
     async def _apply(
         self, records: Sequence[Received], after: Mapping[TopicPartition, int]
-    ) -> None:
+    ) -> bool:
         moved = {p: offset for p, offset in after.items() if self._partitions[p] != offset}
-        await self._in_database(lambda connection: self._write(connection, records, moved))
+        # Until it is written: the reader is past these records, and would not give them again.
+        self._doubtful = True
+        stored = await self._in_database(lambda connection: self._write(connection, records, moved))
+        if stored is None:
+            return False
+        self._stored, self._doubtful = stored, False
         async with self._applied:
             self._applied.notify_all()
+        return True
 
     def _write(
         self,
         connection: Connection,
         records: Sequence[Received],
         after: Mapping[TopicPartition, int],
-    ) -> None:
+    ) -> dict[TopicPartition, int] | None:
+        """Return the positions as they are then; None, and nothing was written, where they went
+        back: another process has begun the database anew, and what it lacks lies before."""
         known = _read_positions(connection, lock=True)
+        if any(known.get(place, -1) < offset for place, offset in self._stored.items()):
+            return None
         batch = Batch()
         newest: dict[TopicPartition, Received] = {}
         for received in records:
@@ -205,6 +215,7 @@ class Projection:
                 newest[place] = received
         _write_batch(connection, batch)
         _write_positions(connection, after, newest)
+        return {place: max(known[place], after.get(place, -1)) for place in self._stored}
 
     def _take(self, batch: Batch, received: Received) -> None:
         topics = self._topics
@@ -286,6 +297,17 @@ class Projection:
             batch.add_journal(key, decode(CoordinatorJournal, received.value))
         except HoldfastError as error:
             logger.warning("%s cannot be read and is passed over: %s", received.position, error)
+
+    async def _take_up(self, partitions: Sequence[TopicPartition]) -> None:
+        """Go on where the database is; build it where it is at no place yet."""
+        known = await self._in_database(_read_positions)
+        if not all(partition in known for partition in partitions):
+            await self._rebuild(partitions)
+            known = await self._in_database(_read_positions)
+        self._partitions = {partition: known[partition] for partition in partitions}
+        self._stored = dict(self._partitions)
+        await self._open_reader()
+        self._doubtful = False
 
     async def _open_reader(self) -> None:
         if self._reader is not None:

@@ -117,11 +117,12 @@ class DeadLetterView:
     at_ms: int
     run_state: str | None
     task_state: str | None
+    task_attempt: int | None
 
     @property
     def open(self) -> bool:
-        """Whether it can still be replayed into its run, or discarded."""
-        return self.task_state == TaskState.DEAD
+        """Whether it can still be replayed into its run, or discarded; older attempts' cannot."""
+        return self.task_state == TaskState.DEAD and self.task_attempt == self.attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +254,8 @@ def list_dead_letters(
     if reason is not None:
         query = query.where(letters.reason == reason)
     if only_open:
-        query = query.where(tables.tasks.c.state == TaskState.DEAD.value)
+        tasks = tables.tasks.c
+        query = query.where(tasks.state == TaskState.DEAD.value, tasks.attempt == letters.attempt)
     return [_dead_letter(row) for row in connection.execute(query).mappings()]
 
 
@@ -293,7 +295,10 @@ def _dead_letter_query() -> Select[Any]:
     letters, tasks, runs = tables.dead_letters, tables.tasks, tables.runs
     same_task = and_(tasks.c.run_id == letters.c.run_id, tasks.c.task_id == letters.c.task_id)
     return select(
-        letters, runs.c.state.label("run_state"), tasks.c.state.label("task_state")
+        letters,
+        runs.c.state.label("run_state"),
+        tasks.c.state.label("task_state"),
+        tasks.c.attempt.label("task_attempt"),
     ).select_from(
         letters.outerjoin(tasks, same_task).outerjoin(runs, runs.c.run_id == letters.c.run_id)
     )
@@ -385,6 +390,7 @@ def _dead_letter(row: RowMapping) -> DeadLetterView:
         at_ms=row["at_ms"],
         run_state=row["run_state"],
         task_state=row["task_state"],
+        task_attempt=row["task_attempt"],
     )
 
 

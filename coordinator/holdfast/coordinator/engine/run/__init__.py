@@ -7,6 +7,7 @@ read a clock, draw lots, do I/O, or keep anything outside of the overlay it was 
 from __future__ import annotations
 
 from holdfast.coordinator.engine.run.kind import RunKind
+from holdfast.coordinator.engine.run.lists import EvaluatedLists
 from holdfast.coordinator.engine.run.transition import Scope
 
-__all__ = ["RunKind", "Scope"]
+__all__ = ["EvaluatedLists", "RunKind", "Scope"]

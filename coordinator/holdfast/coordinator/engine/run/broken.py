@@ -11,7 +11,7 @@ from holdfast.coordinator.engine.run.ending import close_run, fail_run
 from holdfast.coordinator.engine.run.failing import failure_of
 from holdfast.coordinator.engine.run.transition import Transition
 from holdfast.coordinator.engine.states import RUN_ENDS
-from holdfast.schemas.records import EventType, FailureKind, RunEntry, Submission
+from holdfast.schemas.records import Command, EventType, FailureKind, RunEntry, Submission
 
 __all__ = ["on_broken"]
 
@@ -35,3 +35,6 @@ def on_broken(t: Transition, broken: Broken) -> None:
     row = t.run.row
     row.input = row.output = None
     close_run(t)
+    if broken.arrival is not None and isinstance(broken.arrival.envelope.body, Command):
+        # Who gave it waits for an answer.
+        t.emit_note(EventType.COMMAND_REFUSED, reason)

@@ -26,11 +26,17 @@ from holdfast.schemas.records import (
 
 __all__ = ["on_command"]
 
+COMMAND_CHARS_MAX = 16_384
+"""Of reason, actor and arguments together: events repeat them."""
 _OPEN = (RunState.RUNNING, RunState.WAITING, RunState.PAUSED)
 
 
 def on_command(t: Transition, command: Command, marker: Marker | None) -> None:
     """Do what is asked, or say what the state is and what can be done."""
+    if len(command.reason) + len(command.actor) + len(command.arguments) > COMMAND_CHARS_MAX:
+        message = f"the reason is too long: at most {COMMAND_CHARS_MAX} characters are taken"
+        t.emit_note(EventType.COMMAND_REFUSED, message)
+        return
     problem = _problem(t, command, marker)
     if problem is not None:
         t.emit_note(EventType.COMMAND_REFUSED, problem, command)
@@ -121,8 +127,8 @@ def _replay(t: Transition, command: Command) -> None:
     node = t.node_of(row.task_id)
     if "." in row.task_id:
         payload = t.item_input(row.task_id)
-        if payload is None:
-            # Its input could not be made from the list, which has not changed since.
+        if payload is None or row.attempt == 0:
+            # Its input or order key could not be made from the list, which has not changed since.
             after_end(t, node, end_task(t, entry, TaskState.FAILED, row.failure))
             return
         dispatch(t, node, entry, payload)

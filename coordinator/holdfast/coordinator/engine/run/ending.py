@@ -128,8 +128,7 @@ def _finish(t: Transition, kind: EventType) -> None:
     entry.timer_ms = None
     failure = entry.row.failure
     t.emit_run(kind, "" if failure is None else failure.message)
-    for map_id in t.graph.maps:
-        t.scope.lists.pop((t.run_id, map_id), None)
+    t.scope.lists.forget_run(t.run_id)
     t.markers[closed_key(t.run_id)] = Marker(
         entry.row.input_hash, entry.row.state, t.now_ms, entry.events_from
     )
@@ -206,6 +205,8 @@ def end_cancelled(t: Transition, entry: TaskEntry, kind: FailureKind) -> TaskEnt
 
     What the run's deadline cut off has failed, and is kept whole in the dead letters.
     """
+    if entry.row.state is TaskState.DEAD and kind is FailureKind.DEADLINE:
+        return end_task(t, entry, TaskState.FAILED, entry.row.failure)  # it is kept already
     if kind is not FailureKind.DEADLINE or entry.row.state is TaskState.EXPANDED:
         failure = entry.row.failure or failure_of(kind, _CANCELLED_FOR[kind])
         return end_task(t, entry, TaskState.CANCELLED, failure)

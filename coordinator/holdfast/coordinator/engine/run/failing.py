@@ -58,7 +58,9 @@ def backoff_ms(policy: RetryPolicy, run_id: str, task_id: str, attempt: int, bas
     return max(0, round(delay * (1 + policy.jitter * share)))
 
 
-def fail_attempt(t: Transition, node: Node, entry: TaskEntry, failure: Failure) -> TaskEntry:
+def fail_attempt(
+    t: Transition, node: Node, entry: TaskEntry, failure: Failure, *, buried: bool = False
+) -> TaskEntry:
     """Settle an attempt that failed; return the task as it is then.
 
     RETRYING: it goes on by itself. DEAD: it waits for a person. FAILED or CANCELLED: it has ended,
@@ -66,7 +68,7 @@ def fail_attempt(t: Transition, node: Node, entry: TaskEntry, failure: Failure) 
     """
     attempts = entry.row.attempt - entry.attempts_base
     if not failure.retryable or attempts >= node.retry.attempts:
-        return give_up(t, node, entry, failure)
+        return give_up(t, node, entry, failure, buried=buried)
     if t.ending:
         # It could be tried again, but the run ends: nobody needs to look into it.
         return end_task(t, entry, TaskState.CANCELLED, failure)
@@ -81,10 +83,15 @@ def fail_attempt(t: Transition, node: Node, entry: TaskEntry, failure: Failure) 
     return after
 
 
-def give_up(t: Transition, node: Node, entry: TaskEntry, failure: Failure) -> TaskEntry:
-    """Write the dead letter; park the task (`on_dead_letter: wait`) or end it as FAILED."""
+def give_up(
+    t: Transition, node: Node, entry: TaskEntry, failure: Failure, *, buried: bool = False
+) -> TaskEntry:
+    """Write the dead letter; park the task (`on_dead_letter: wait`) or end it as FAILED.
+
+    `buried`: the record that nobody could read is one; a second would count it twice.
+    """
     reason = DEAD_LETTER_REASONS[failure.kind]
-    if reason is not None:
+    if reason is not None and not (buried and failure.kind is FailureKind.UNDECODABLE):
         t.park(entry.row, reason, failure)
     if not node.wait or t.ending or reason is None:
         return end_task(t, entry, TaskState.FAILED, failure)

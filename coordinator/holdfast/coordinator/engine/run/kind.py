@@ -79,7 +79,7 @@ def _arrive(t: Transition, arrival: Arrival, marker: Marker | None) -> None:
     known = t.overlay.get("")
     if isinstance(known, RunEntry) and known.row.state not in RUN_ENDS:
         if isinstance(body, TaskResult):
-            on_result(t, body)
+            on_result(t, body, buried=arrival.buried)
         elif isinstance(body, TaskProgress):
             on_progress(t, body)
     elif isinstance(body, TaskResult):

@@ -9,6 +9,7 @@ output is put together in the end without decoding anything again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from holdfast.coordinator.engine.state import Overlay
 from holdfast.schemas.framing import FRAME_BYTES, frame
@@ -16,6 +17,7 @@ from holdfast.schemas.ids import OwnSchema
 from holdfast.schemas.records import ItemFailure, ListChunk, Payload
 
 __all__ = [
+    "EvaluatedLists",
     "input_chunks",
     "item_failure",
     "item_input",
@@ -24,6 +26,43 @@ __all__ = [
     "outputs_name",
     "split_chunk",
 ]
+
+LISTS_ITEMS_MAX = 200_000
+"""Items of evaluated lists that are kept; a list that was dropped is evaluated again."""
+
+
+class EvaluatedLists:
+    """The lists that maps go over, by run and map, as long as there is room for them.
+
+    No part of the state: each can be evaluated again. It must not outlive its run, and must be
+    gone when a run begins: an id whose first submission was refused may come again with others.
+    """
+
+    def __init__(self) -> None:
+        self._runs: dict[str, dict[str, list[Any]]] = {}
+        self._items = 0
+
+    def get(self, run_id: str, map_id: str) -> list[Any] | None:
+        """Return what was kept, or None."""
+        return self._runs.get(run_id, {}).get(map_id)
+
+    def keep(self, run_id: str, map_id: str, items: list[Any]) -> None:
+        """Keep a list; those of the oldest runs make room."""
+        while self._runs and self._items + len(items) > LISTS_ITEMS_MAX:
+            self.forget_run(next(iter(self._runs)))
+        self._runs.setdefault(run_id, {})[map_id] = items
+        self._items += len(items)
+
+    def forget(self, run_id: str, map_id: str) -> None:
+        """Drop the list of one map."""
+        lists = self._runs.get(run_id, {})
+        self._items -= len(lists.pop(map_id, ()))
+        if not lists:
+            self._runs.pop(run_id, None)
+
+    def forget_run(self, run_id: str) -> None:
+        """Drop all lists of a run."""
+        self._items -= sum(map(len, self._runs.pop(run_id, {}).values()))
 
 
 def items_name(map_id: str, chunk: int, part: int = 0) -> str:

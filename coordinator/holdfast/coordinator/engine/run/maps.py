@@ -45,8 +45,6 @@ from holdfast.schemas.records import (
 
 __all__ = ["count_item", "expand", "go_on", "resume"]
 
-LISTS_ITEMS_MAX = 200_000
-"""Items of evaluated lists that are kept; a list that was dropped is evaluated again."""
 PROGRESS_SHARE = 100
 """A map says about this many times how far it is."""
 _ITEM_RECORDS = 5
@@ -143,10 +141,9 @@ def _chunks(t: Transition, items: int) -> int:
 
 def _list(t: Transition, node: Node) -> list[Any]:
     """Return what the map goes over; evaluated once while it is remembered."""
-    lists = t.scope.lists
-    key = (t.run_id, node.id)
-    if key in lists:
-        return lists[key]
+    known = t.scope.lists.get(t.run_id, node.id)
+    if known is not None:
+        return known
     assert node.over is not None, f"{node.id} is no map"
     items = node.over.make(t.document(node.over))
     if not isinstance(items, list):
@@ -156,9 +153,7 @@ def _list(t: Transition, node: Node) -> list[Any]:
         raise MappingFailed(
             f"task {node.id!r}: over has {len(items)} items; at most {WIDTH_MAX} are allowed"
         )
-    while lists and sum(map(len, lists.values())) + len(items) > LISTS_ITEMS_MAX:
-        lists.pop(next(iter(lists)))
-    lists[key] = items
+    t.scope.lists.keep(t.run_id, node.id, items)
     return items
 
 
@@ -287,7 +282,7 @@ def _end(t: Transition, node: Node) -> bool:
     after.row.finished_ms = t.now_ms
     t.put(after)
     t.emit_task(EventType.TASK_SUCCEEDED, after.row)
-    t.scope.lists.pop((t.run_id, node.id), None)
+    t.scope.lists.forget(t.run_id, node.id)
     _remove_outputs(t, node, after)
     return True
 

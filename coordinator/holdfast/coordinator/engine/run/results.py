@@ -23,11 +23,16 @@ from holdfast.schemas.records import (
 
 __all__ = ["after_end", "on_progress", "on_result"]
 
+MESSAGE_CHARS_MAX = 2_000
+"""Of what a handler says of how far it is: more must not make an event too large."""
 _WITH_AGENT = (TaskState.DISPATCHED, TaskState.CANCELLING)
 
 
-def on_result(t: Transition, result: TaskResult) -> None:
-    """Take the end of an attempt; one that nobody waits for changes nothing."""
+def on_result(t: Transition, result: TaskResult, *, buried: bool = False) -> None:
+    """Take the end of an attempt; one that nobody waits for changes nothing.
+
+    `buried`: what made it fail stands in the dead letters already.
+    """
     entry = t.task(result.task_id)
     problem = _unwanted(entry, result)
     if problem is not None or entry is None:
@@ -42,7 +47,7 @@ def on_result(t: Transition, result: TaskResult) -> None:
         after = _cancelled(t, node, entry)
     else:
         failure = result.failure or failure_of(FailureKind.ERROR, "the agent gave no reason")
-        after = fail_attempt(t, node, entry, failure)
+        after = fail_attempt(t, node, entry, failure, buried=buried)
     after_end(t, node, after)
 
 
@@ -73,7 +78,8 @@ def on_progress(t: Transition, progress: TaskProgress) -> None:
         entry.timer_ms = None
         t.put(entry)
     share = "" if progress.fraction is None else f" ({progress.fraction:.0%})"
-    t.emit_task(EventType.TASK_PROGRESSED, entry.row, progress.message + share)
+    said = progress.message[:MESSAGE_CHARS_MAX]
+    t.emit_task(EventType.TASK_PROGRESSED, entry.row, said + share)
 
 
 def _unwanted(entry: TaskEntry | None, result: TaskResult) -> str | None:

@@ -61,6 +61,7 @@ def _start(t: Transition, arrival: Arrival, submission: Submission) -> None:
             f"results to be reused name task {unknown[0]!r}, which the plan does not have",
         )
         return
+    t.scope.lists.forget_run(t.run_id)
     deadline = None if graph.deadline_ms is None else t.now_ms + graph.deadline_ms
     t.overlay.put(
         "",

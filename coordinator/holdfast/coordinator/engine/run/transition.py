@@ -14,7 +14,7 @@ from typing import Any, cast
 from holdfast.coordinator.engine.effects import Effect, Emit, Park, SendControl, SendTask
 from holdfast.coordinator.engine.graph import Graph, Graphs, Node
 from holdfast.coordinator.engine.limits import EngineLimits
-from holdfast.coordinator.engine.run.lists import item_input
+from holdfast.coordinator.engine.run.lists import EvaluatedLists, item_input
 from holdfast.coordinator.engine.run.rows import copy_task_row, crowded, next_run
 from holdfast.coordinator.engine.state import Overlay
 from holdfast.coordinator.engine.templates import MappingFailed, Template
@@ -53,8 +53,7 @@ class Scope:
     limits: EngineLimits
     values: Values
     graphs: Graphs
-    lists: dict[tuple[str, str], list[Any]]
-    """Lists that maps go over, evaluated; each can be evaluated again."""
+    lists: EvaluatedLists
 
 
 class Transition:
@@ -111,7 +110,9 @@ class Transition:
 
     def task(self, task_id: str) -> TaskEntry | None:
         """Return a task, if anything was journaled of it."""
-        return cast("TaskEntry | None", self.overlay.get(task_id))
+        entry = self.overlay.get(task_id)
+        # Ids come from outside: one may name the run's own record, or a chunk of a list.
+        return entry if isinstance(entry, TaskEntry) else None
 
     def node_of(self, task_id: str) -> Node:
         """Return the plan's node of a task or of an item."""

@@ -1,0 +1,264 @@
+"""A slot that is taken away, or whose process stops: in every state, bounded, and nothing lost."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from holdfast.bus.partition import partition_for
+from holdfast.bus.port import Received, Slot, TopicPartition
+from holdfast.bus.slot import SlotHost
+from holdfast.bus.slot import commit as commit_module
+from holdfast.bus.slot import slot as slot_module
+from tests.doubles.memory_bus import Fault, MemorySubscription
+from tests.unit.slot.conftest import GROUP, JOURNAL, OUT, WORDS, WORK, EchoMachine, World
+from tests.unit.slot.test_slot import newest_offset
+from tests.waiting import until
+
+NUMBER = partition_for(b"x", 2)
+SLOT = Slot(GROUP, NUMBER)
+
+
+@pytest.fixture(autouse=True)
+def short(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.stop_grace_s = 0.2
+    monkeypatch.setattr(slot_module, "LEAVE_S", 0.2)
+    monkeypatch.setattr(slot_module, "LAST_COMMIT_S", 0.4)
+    monkeypatch.setattr(commit_module, "REOPEN_PAUSE_S", 0.02)
+
+
+def member(world: World) -> MemorySubscription:
+    (found,) = world.broker.groups[GROUP].members.values()
+    return found
+
+
+def machine_of(world: World, number: int = NUMBER) -> EchoMachine:
+    return next(m for m in reversed(world.machines["a"]) if m.control.slot.partition == number)
+
+
+def take_away(world: World, *numbers: int) -> None:
+    left = {0, 1} - set(numbers)
+    member(world).take(frozenset(TopicPartition(t, n) for t in (WORK, WORDS) for n in left))
+
+
+async def running(world: World) -> SlotHost:
+    host = await world.host()
+    await until(lambda: host.running_slots == 2)
+    return host
+
+
+async def stop_within(host: SlotHost, seconds: float) -> None:
+    await asyncio.wait_for(host.stop(), seconds)
+    assert host._failure is not None
+    assert not host._failure.done(), host._failure.exception()
+
+
+async def test_a_newer_writer_while_the_slot_is_given_up_ends_the_slot_and_not_the_member(
+    world: World,
+) -> None:
+    host = await running(world)
+    machine = machine_of(world)
+    machine.busy = True
+    take_away(world, NUMBER)
+    await until(lambda: machine.abandoned)
+    await world.bus().open_writer(SLOT)
+    late = Received(WORK, NUMBER, 0, b"x", b"late", (), 0)
+    machine.pending.append(late)  # to be written before the last commit
+    machine.control.wake()
+    await until(lambda: machine.gone)
+    assert host._failure is not None
+    assert not host._failure.done(), host._failure.exception()
+    assert world.applied == []
+
+
+async def test_a_commit_cut_off_while_it_is_settled_is_not_passed_by_the_last_one(
+    world: World,
+) -> None:
+    """Its records were never written. The last commit's offsets must not stand behind them."""
+    host = await running(world)
+    machine = machine_of(world)
+    world.holding = True
+    await world.send(("x", b"1"))
+    await until(lambda: len(machine.pending) == 1)
+    world.broker.faults.append(Fault.LOST_NOT_COMMITTED)
+    host._stopping.set()
+    assert host._ownership is not None
+    host._ownership.slot(NUMBER).leave()  # type: ignore[union-attr]
+    await until(lambda: machine.abandoned)
+    world.holding = False
+    machine.control.wake()
+    world.broker.hold_reads.clear()  # the journal is read slower than the slot may take
+    await until(lambda: not world.broker.faults)
+    await asyncio.sleep(0.01)
+    machine.receive([Received(WORK, NUMBER, 1, b"x", b"2", (), 0)])
+    await world.send(("x", b"2"))
+    asyncio.get_running_loop().call_later(0.3, world.broker.hold_reads.set)
+    await until(lambda: machine.gone)
+    await host.kill()
+    await world.host("a")
+    await until(lambda: ("x", b"2") in world.answers())
+    assert world.answers() == [("x", b"1"), ("x", b"2")], "a record was lost"
+
+
+async def test_a_body_that_outlasts_its_slot_does_not_make_the_end_unclean(world: World) -> None:
+    """No process died. Else every rolling restart would strike whoever runs beside a slow one."""
+    host = await running(world)
+    machine_of(world).busy = True
+    await stop_within(host, 4.0)
+    assert newest_offset(world, NUMBER).clean
+    again = await running(world)
+    opened = machine_of(world).opened_with
+    assert opened is not None
+    assert opened.clean
+    await again.stop()
+
+
+async def test_a_stop_begins_no_slot_again(world: World) -> None:
+    host = await running(world)
+    machine_of(world, 1).busy = True  # so that slot 0 has closed long before
+    before = dict(world.broker.epochs)
+    await stop_within(host, 4.0)
+    for _ in range(20):
+        await asyncio.sleep(0.005)
+    assert world.broker.epochs == before, "a slot was opened again by the stop"
+    assert len(world.machines["a"]) == 2
+
+
+async def test_what_is_assigned_during_a_stop_does_not_begin(world: World) -> None:
+    host = await world.host()
+    await until(lambda: host.running_slots == 2)
+    take_away(world, 1)
+    await until(lambda: machine_of(world, 1).gone)
+    machine_of(world, 0).busy = True
+    stopping = asyncio.create_task(host.stop())
+    await until(lambda: machine_of(world, 0).quiesced)
+    take_away(world)
+    await asyncio.sleep(0.05)
+    assert len(world.machines["a"]) == 2
+    machine_of(world, 0).busy = False
+    await asyncio.wait_for(stopping, 4.0)
+
+
+async def test_a_stop_during_a_restore_is_immediate_and_starts_nothing(world: World) -> None:
+    world.broker.hold_reads.clear()
+    host = await world.host()
+    await until(lambda: len(world.machines.get("a", ())) == 2)
+    await stop_within(host, 1.0)
+    assert [m.opened_with for m in world.machines["a"]] == [None, None]
+    assert all(m.gone for m in world.machines["a"]), "a machine was left without its last word"
+
+
+async def test_a_stop_while_a_slot_marks_itself_takes_the_mark_back(world: World) -> None:
+    host = await running(world)
+    await host.stop()
+    world.broker.hold.clear()
+    again = await world.host()
+    await until(lambda: len(world.machines["a"]) == 4)
+    await asyncio.sleep(0.05)
+    stopping = asyncio.create_task(again.stop())
+    await asyncio.sleep(0.05)
+    world.broker.hold.set()
+    await asyncio.wait_for(stopping, 4.0)
+    assert newest_offset(world, 0).clean
+    assert newest_offset(world, 1).clean
+    assert all(m.quiesced for m in world.machines["a"][2:])
+
+
+@pytest.mark.parametrize("state", ["opening", "running", "settling", "fenced"])
+async def test_a_stop_is_bounded_while_the_bus_is_away(world: World, state: str) -> None:
+    if state == "opening":
+        world.broker.away = True
+        host = await world.host()
+    else:
+        host = await running(world)
+    if state == "settling":
+        world.broker.away = True
+        await world.send(("x", b"1"))
+        await until(lambda: machine_of(world).received == 1)
+        await asyncio.sleep(0.05)
+    elif state == "fenced":
+        await world.bus().open_writer(SLOT)
+        await world.send(("x", b"1"))
+        await until(lambda: machine_of(world).gone)
+    world.broker.away = True
+    member(world).heartbeats = False
+    await stop_within(host, 4.0)
+
+
+async def test_an_outage_during_a_restore_is_waited_out(world: World) -> None:
+    world.broker.away = True
+    host = await world.host()
+    await asyncio.sleep(0.05)
+    world.broker.away = False
+    world.broker.hold_reads.clear()
+    await until(lambda: len(world.machines.get("a", ())) == 2)
+    world.broker.away = True
+    world.broker.hold_reads.set()
+    await asyncio.sleep(0.1)
+    assert host._failure is not None
+    assert not host._failure.done(), "an outage of a moment has ended the member"
+    world.broker.away = False
+    await until(lambda: host.running_slots == 2)
+    await world.send(("x", b"1"))
+    await until(lambda: world.applied == ["x"])
+
+
+async def test_an_outage_while_an_answer_is_settled_is_waited_out(world: World) -> None:
+    host = await running(world)
+    world.broker.hold_reads.clear()
+    world.broker.faults.append(Fault.LOST_COMMITTED)
+    opened = world.broker.epochs[SLOT]
+    await world.send(("x", b"1"))
+    await until(lambda: world.broker.epochs[SLOT] > opened)
+    world.broker.away = True
+    world.broker.hold_reads.set()
+    await asyncio.sleep(0.05)
+    assert host._failure is not None
+    assert not host._failure.done(), host._failure.exception()
+    world.broker.away = False
+    await until(lambda: world.applied == ["x"])
+    assert world.answers() == [("x", b"1")]
+
+
+async def test_a_slot_fenced_while_the_bus_goes_away_comes_back(world: World) -> None:
+    host = await running(world)
+    member(world).session_timeout_s = 1.0
+    await world.bus().open_writer(SLOT)
+    world.broker.hold_reads.clear()
+    await world.send(("x", b"1"))
+    await until(lambda: machine_of(world).gone)
+    world.broker.away = True
+    world.broker.hold_reads.set()
+    await asyncio.sleep(0.1)
+    assert host._failure is not None
+    assert not host._failure.done(), host._failure.exception()
+    world.broker.away = False
+    await until(lambda: world.answers() == [("x", b"1")])
+
+
+async def test_a_slot_that_was_given_up_proves_nothing_and_holds_nobody(world: World) -> None:
+    host = await running(world)
+    control = machine_of(world).control
+    member(world).session_timeout_s = 0.0
+    assert host._ownership is not None
+    host._ownership._beat_at = float("inf")
+    await host.stop()
+    with pytest.raises(Exception, match="given up"):
+        await asyncio.wait_for(control.prove(), 1.0)
+
+
+async def test_taken_away_and_given_back_while_leaving_begins_anew(world: World) -> None:
+    await running(world)
+    first = machine_of(world)
+    first.busy = True
+    take_away(world, NUMBER)
+    await until(lambda: first.abandoned)
+    take_away(world)
+    first.busy = False
+    first.control.wake()
+    await until(lambda: first.gone)
+    await world.send(("x", b"1"))
+    await until(lambda: world.applied == ["x"], "the slot was orphaned")
+    assert machine_of(world) is not first
+    assert {r.topic for _, records in world.broker.commits for r in records} == {OUT, JOURNAL}
