@@ -36,6 +36,18 @@ async def test_a_commit_writes_to_many_topics_and_moves_offsets(kit: BusKit, bus
     assert await bus.committed(kit.group(), [consumed]) == {consumed: 1}
 
 
+async def test_a_topic_that_is_younger_than_the_writer(kit: BusKit, bus: Bus) -> None:
+    """Nobody prepares: a client that asks for the new topic must not forget the old one."""
+    old = await kit.make_topic(bus, "old")
+    writer = await bus.open_writer(Slot(kit.group(), 0))
+    new = await kit.make_topic(bus, "new")
+    records = [Record(old, b"a", b"1", (), 0), Record(new, b"b", b"2", (), 0)]
+    async with asyncio.timeout(4):
+        await writer.commit(records, {})
+    assert values(await read_all(bus, old, 0)) == [b"1"]
+    assert values(await read_all(bus, new, 0)) == [b"2"]
+
+
 async def test_a_refused_record_takes_its_whole_commit_with_it(kit: BusKit, bus: Bus) -> None:
     topic = await kit.make_topic(bus, "topic")
     writer = await open_writer(kit, bus, [topic])

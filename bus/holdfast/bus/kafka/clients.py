@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 import aiokafka
@@ -37,6 +37,7 @@ __all__ = [
     "drop",
     "shared_client",
     "started",
+    "track_topics",
     "transactional_producer",
 ]
 
@@ -125,6 +126,15 @@ def transactional_producer(settings: KafkaSettings, transactional_id: str) -> An
         max_batch_size=MAX_BATCH_BYTES,
     )
     return pipelined(producer)
+
+
+def track_topics(client: Any, topics: Collection[str]) -> None:
+    """Have `client` ask for these topics whenever it asks for metadata.
+
+    From its start it knows all topics of the cluster, but tracks none: the first one that it has
+    to ask for makes it forget the others, and batches that wait for them would wait for ever.
+    """
+    client._topics.update(topics)
 
 
 def describe_error(error: BaseException) -> str:

@@ -17,6 +17,7 @@ from holdfast.bus.kafka.clients import (
     describe_error,
     drop,
     started,
+    track_topics,
 )
 from holdfast.bus.kafka.cluster import Cluster
 from holdfast.bus.port import Position, Record
@@ -56,6 +57,7 @@ class Publisher:
             return []
         producer = await self._started()
         futures: list[asyncio.Future[Any]] = []
+        track_topics(producer.client, {record.topic for record in records})
         try:
             async with asyncio.timeout(self._settings.operation_timeout_s):
                 for record in records:

@@ -30,7 +30,13 @@ from holdfast.bus.errors import (
     TopicMissing,
 )
 from holdfast.bus.kafka.batches import Batch, check_record, gather_batches
-from holdfast.bus.kafka.clients import describe_error, drop, started, transactional_producer
+from holdfast.bus.kafka.clients import (
+    describe_error,
+    drop,
+    started,
+    track_topics,
+    transactional_producer,
+)
 from holdfast.bus.kafka.cluster import Cluster
 from holdfast.bus.kafka.verdict import BatchFailed, EndTap, verdict
 from holdfast.bus.port import Record, Slot, TopicPartition
@@ -214,6 +220,7 @@ class KafkaWriter:
             compression=self._settings.compression,
             compress_from_bytes=self._settings.compress_from_bytes,
         )
+        track_topics(self._producer.client, {record.topic for record in records})
         await self._producer.begin_transaction()
         sent: list[_Sent] = []
         try:
