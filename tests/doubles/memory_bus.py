@@ -1,7 +1,7 @@
 """A bus in memory, with faults to order: for what needs a moment that no real bus gives reliably.
 
-It stands under the same contract suite as the real ones (`tests/contract`), so it is a verified
-double and not a mock.
+It is not under the contract suite of `tests/contract`: what is shown on it holds for the slot's
+logic, and is shown again on the real buses by `tests/acceptance`.
 """
 
 from __future__ import annotations
