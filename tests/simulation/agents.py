@@ -1,0 +1,123 @@
+"""The agents of a simulated world: one task that does whatever its input says.
+
+Each body that begins and ends tells the evidence, as do the effects at a ledger outside that
+honours idempotency keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from pydantic import BaseModel
+
+from holdfast.agents import Agent, Context, Retry
+from holdfast.testing.evidence import BodyEnd, BodyStart, EffectSeen, Evidence
+from holdfast.testing.sim import World
+
+AGENTS = ("alpha", "beta", "gamma")
+RETRY = Retry(attempts=4, initial_s=0.05, max_s=0.4)
+
+
+class Word(BaseModel):
+    """What a task is told to do, and what it gives on.
+
+    `fails`: so many attempts raise. `kills`: so many executions end their process. `sleep_ms`: how
+    long the handler takes. `steps`, `effects`: how many of each.
+    """
+
+    text: str = ""
+    n: int = 0
+    fails: int = 0
+    kills: int = 0
+    sleep_ms: int = 0
+    steps: int = 1
+    effects: int = 0
+
+
+class Broken(Exception):
+    """What a handler raises when it was told to."""
+
+
+@dataclass
+class Outside:
+    """What is outside of the system: the evidence, and a ledger with idempotency keys."""
+
+    world: World
+    evidence: Evidence = field(default_factory=Evidence)
+    ledger: dict[str, int] = field(default_factory=dict)
+    executions: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    @contextmanager
+    def body(self, ctx: Context, step: str | None = None, key: str = "") -> Iterator[None]:
+        """Tell of a body's start and end."""
+        process = self.world.current
+        assert process is not None
+        name = f"{process.name}#{process.incarnation}"
+        told = (ctx.run_id, ctx.task_id, ctx.attempt, step, key, process.name, name)
+        now_ms = self.world.now_ms()
+        self.evidence.add(BodyStart(*told, now_ms, len(self.world.broker.commits)))
+        outcome = "raised"
+        try:
+            yield
+            outcome = "returned"
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        finally:
+            if process.alive:
+                self.evidence.add(BodyEnd(*told, self.world.now_ms(), outcome))  # type: ignore[arg-type]
+
+    def post(self, amount: int, *, idempotency_key: str) -> int:
+        """Apply an effect, or answer as before."""
+        known = idempotency_key in self.ledger
+        self.evidence.add(EffectSeen(idempotency_key, "repeated" if known else "applied"))
+        return self.ledger.setdefault(idempotency_key, amount)
+
+    def execution(self, ctx: Context, kills: int) -> None:
+        """Count an execution; end the process if it was told to."""
+        process = self.world.current
+        assert process is not None
+        task = (ctx.run_id, ctx.task_id)
+        self.executions[task] += 1
+        if self.executions[task] <= kills:
+            self.world.crash(process, "a handler killed it")
+            raise SystemExit(9)
+
+
+def make_agents(outside: Outside, concurrency: int) -> dict[str, Agent]:
+    """Return the agents of one world."""
+    return {name: _make_agent(name, outside, concurrency) for name in AGENTS}
+
+
+def _make_agent(name: str, outside: Outside, concurrency: int) -> Agent:
+    agent = Agent(name, concurrency=concurrency)
+
+    @agent.task(name="work", retry=RETRY)
+    async def work(ctx: Context, word: Word) -> Word:
+        async def read(number: int) -> int:
+            with outside.body(ctx, "read", str(number)):
+                await asyncio.sleep(word.sleep_ms / 5_000)
+                return number + 1
+
+        async def pay(amount: int, *, idempotency_key: str) -> int:
+            with outside.body(ctx, "pay", str(amount)):
+                await asyncio.sleep(word.sleep_ms / 10_000)
+                return outside.post(amount, idempotency_key=idempotency_key)
+
+        with outside.body(ctx):
+            total = 0
+            for number in range(word.steps):
+                total += await ctx.step("read", read, number, key=str(number))
+            outside.execution(ctx, word.kills)
+            await asyncio.sleep(word.sleep_ms / 1_000)
+            for number in range(word.effects):
+                await ctx.effect("pay", pay, number, idempotent=True, key=str(number))
+            if ctx.attempt <= word.fails:
+                raise Broken(f"attempt {ctx.attempt} was told to fail")
+            return Word(text=f"{word.text}{name[0]}", n=word.n + total)
+
+    return agent

@@ -1,0 +1,92 @@
+"""Plans drawn from a seed: chains, fan-outs, diamonds, maps, retries, deadlines, order keys."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from holdfast.schemas import Plan
+from tests.simulation.agents import AGENTS
+
+TASKS_MAX = 6
+ORDER_KEYS = ("k1", "k2")
+DEPENDENCIES = 1.5
+"""On how many of the tasks before it a task depends, on average."""
+FOR_EVER = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run that somebody asks for, `times` times; cancelled after `cancel_s` if not None."""
+
+    run_id: str
+    plan: Plan
+    start_s: float
+    times: int
+    cancel_s: float | None
+    poison: str | None
+    """The task that can never succeed, if one cannot."""
+
+
+def draw_job(drawn: random.Random, number: int) -> Job:
+    """Draw one run and its plan.
+
+    A run with a poison task has nothing else that could end it before the poison is found.
+    """
+    poisoned = drawn.random() < 0.15
+    plan = Plan(
+        "drawn",
+        order_key=drawn.choice(ORDER_KEYS) if drawn.random() < 0.25 else None,
+        deadline_s=drawn.uniform(0.3, 3.0) if drawn.random() < 0.1 and not poisoned else None,
+    )
+    names = [f"t{index}" for index in range(drawn.randint(1, TASKS_MAX))]
+    poison = drawn.choice(names) if poisoned else None
+    for index, name in enumerate(names):
+        settings = _draw_settings(drawn)
+        if name == poison:
+            settings[drawn.choice(("kills", "fails", "fails"))] = FOR_EVER
+        _add(plan, drawn, name, names[:index], settings, calm=poisoned)
+    return Job(
+        run_id=f"r{number}",
+        plan=plan,
+        start_s=drawn.uniform(0.0, 1.5),
+        times=1 + (drawn.random() < 0.3),
+        cancel_s=drawn.uniform(0.0, 1.5) if drawn.random() < 0.1 and not poisoned else None,
+        poison=poison,
+    )
+
+
+def _draw_settings(drawn: random.Random) -> dict[str, Any]:
+    return {
+        "n": 1,
+        "fails": drawn.choice((1, 2)) if drawn.random() < 0.2 else 0,
+        "kills": 1 if drawn.random() < 0.02 else 0,
+        "sleep_ms": int(drawn.expovariate(1 / 60)) if drawn.random() < 0.6 else 0,
+        "steps": drawn.choice((0, 1, 1, 2, 3)),
+        "effects": drawn.choice((0, 0, 1, 2)),
+    }
+
+
+def _add(
+    plan: Plan,
+    drawn: random.Random,
+    name: str,
+    before: list[str],
+    settings: dict[str, Any],
+    *,
+    calm: bool,
+) -> None:
+    """Add a task that comes after some of those before it."""
+    task = f"{drawn.choice(AGENTS)}.work"
+    common: dict[str, Any] = {
+        "after": [n for n in before if drawn.random() < DEPENDENCIES / len(before)],
+        "order_key": drawn.choice(ORDER_KEYS) if drawn.random() < 0.1 else None,
+    }
+    if drawn.random() < 0.1 and not calm:
+        common["timeout_s"] = drawn.uniform(0.05, 1.0)
+    if drawn.random() < 0.2 and not calm:
+        items = [{**settings, "text": f"{name}{i}"} for i in range(drawn.randint(0, 5))]
+        plan.map(name, task, over=items, max_parallel=drawn.randint(1, 3), **common)
+    else:
+        plan.task(name, task, **common, text=name, **settings)

@@ -1,0 +1,300 @@
+"""One seed: a world of coordinators, agents and a client; runs, faults; and the judgement.
+
+draw      services, jobs and faults, each from its own part of the seed
+run       until every job has ended, whatever was done to the world meanwhile
+calm      faults end; everything that is dead comes back; nothing may be left open
+judge     all invariants, over the broker's own log and what was seen outside
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import traceback
+from collections.abc import Callable, Collection, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from holdfast.agents.runtime import AgentRuntime, AgentSettings
+from holdfast.bus.errors import BusUnavailable
+from holdfast.bus.port import Environment
+from holdfast.bus.topics import COORDINATOR_GROUP, Topics
+from holdfast.client import Client, CommandRefused, Run
+from holdfast.client.settings import ClientSettings
+from holdfast.coordinator import CoordinatorRuntime, ProcessSettings
+from holdfast.testing.evidence import Excused, PoisonSent, Quiet, Submission
+from holdfast.testing.history import CommitSeen, History
+from holdfast.testing.invariants import Verdict, check
+from holdfast.testing.sim import Process, SimTiming, StandStill, World
+from tests.simulation.agents import AGENTS, Outside, make_agents
+from tests.simulation.faults import Fault, draw_faults
+from tests.simulation.plans import Job, draw_job
+
+NAMESPACE = "sim"
+PARTITIONS = 2
+TIMING = SimTiming(
+    late_s=4.0,
+    operation_timeout_s=8.0,
+    transaction_timeout_s=2.5,
+    session_s=3.0,
+    heartbeat_s=0.4,
+)
+RUNS_MIN, RUNS_MAX = 5, 8
+FAULTS_MIN, FAULTS_MAX = 3, 6
+RESTART_S = 0.2
+"""How soon the supervisor starts a dead service again."""
+END_S = 400.0
+"""All jobs have ended after so long, in virtual time, or something hangs."""
+CALM_S = 60.0
+SETTLE_S = 4.0
+"""How long the last offsets, tombstones and releases may take once all jobs have ended."""
+
+Runtime = AgentRuntime | CoordinatorRuntime
+
+
+@dataclass
+class Outcome:
+    """What became of one seed."""
+
+    seed: int
+    runs: int
+    tasks: int
+    faults: list[str]
+    violations: list[str]
+    looked_at: dict[str, dict[str, int]] = field(default_factory=dict)
+    virtual_s: float = 0.0
+    steps: int = 0
+    deaths: int = 0
+    takeovers: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """True when nothing was violated."""
+        return not self.violations
+
+
+class Scenario:
+    """A seed's world, drawn and ready to run; a `Place` for faults.
+
+    `keep`: the numbers of the faults that are kept (None: all); `runs`: at most so many jobs.
+    """
+
+    def __init__(
+        self, seed: int, keep: Collection[int] | None = None, runs: int | None = None
+    ) -> None:
+        drawn = random.Random(f"scenario {seed}")
+        self.seed = seed
+        self.world = World(seed, TIMING)
+        self.outside = Outside(self.world)
+        self.agents = make_agents(self.outside, drawn.randint(1, 4))
+        self.services = ("c1", "c2", *AGENTS, "client")
+        topics = Topics(NAMESPACE)
+        self.groups = tuple(topics.group(name) for name in (COORDINATOR_GROUP, *AGENTS))
+        self.jobs = [draw_job(drawn, n) for n in range(drawn.randint(RUNS_MIN, RUNS_MAX))][:runs]
+        faults = draw_faults(drawn, drawn.randint(FAULTS_MIN, FAULTS_MAX))
+        self.faults = [f for n, f in enumerate(faults) if keep is None or n in keep]
+        self.done = False
+        self.surprises: list[str] = []
+        self.deaths = 0
+        self._back_at: dict[str, float] = {}
+        self._runtimes: dict[str, Runtime] = {}
+        self._extra = 0
+        self.world.on_death.append(self._died)
+
+    # --- Place ---------------------------------------------------------------------------------
+
+    def supervise(self, name: str, after_s: float) -> None:
+        """See `faults.Place`."""
+        self._back_at[name] = self.world.clock.now + after_s
+
+    def join(self, name: str, stay_s: float) -> None:
+        """See `faults.Place`."""
+        if name == "client":
+            return
+        self._extra += 1
+        base = "c" if name in ("c1", "c2") else name
+        extra = f"{base}-x{self._extra}"
+        process = self.world.start(extra, self._main(base, extra))
+        self.world.at(self.world.clock.now + stay_s, lambda: self._part(process))
+
+    def halt(self, name: str, seconds: float) -> None:
+        """See `faults.Place`."""
+        world, process = self.world, self.world.processes[name]
+        now_ms = world.now_ms()
+        self.outside.evidence.add(
+            Excused(
+                f"{name}#{process.incarnation}", "SIGSTOP", now_ms, now_ms + int(seconds * 1000)
+            )
+        )
+        world.stop(process)
+        world.at(world.clock.now + seconds, lambda: world.wake(process))
+
+    def _part(self, process: Process) -> None:
+        runtime = self._runtimes.get(process.name)
+        if runtime is None or not process.alive or self.world.random.random() < 0.4:
+            self.world.crash(process, "left by a crash")
+        else:
+            process.loop.call_soon(lambda: process.loop.create_task(runtime.stop()))
+
+    # --- services ------------------------------------------------------------------------------
+
+    def _main(self, base: str, instance: str) -> Callable[[Environment], Coroutine[Any, Any, None]]:
+        async def main(environment: Environment) -> None:
+            runtime: Runtime
+            if base == "c":
+                settings = ProcessSettings(instance, PARTITIONS, NAMESPACE)
+                runtime = CoordinatorRuntime(environment, settings)
+            else:
+                runtime = AgentRuntime(
+                    environment, self.agents[base], AgentSettings(instance, PARTITIONS, NAMESPACE)
+                )
+            await runtime.start()
+            self._runtimes[instance] = runtime
+            await runtime.run()
+
+        return main
+
+    def _died(self, process: Process) -> None:
+        self.deaths += 1
+        self._runtimes.pop(process.name, None)
+        if process.name in self.services and not (process.name == "client" and self.done):
+            self.world.at(self.world.clock.now + RESTART_S, lambda: self._revive(process.name))
+
+    def _revive(self, name: str) -> None:
+        now, back_at = self.world.clock.now, self._back_at.get(name, 0.0)
+        if self.world.processes[name].alive:
+            return
+        if now < back_at:
+            self.world.at(back_at, lambda: self._revive(name))
+        else:
+            self.world.restart(name)
+
+    # --- the client ----------------------------------------------------------------------------
+
+    async def _client(self, environment: Environment) -> None:
+        settings = ClientSettings(bus="sqlite:///unused", namespace=NAMESPACE)
+        async with (
+            Client(environment=environment, settings=settings) as client,
+            asyncio.TaskGroup() as group,
+        ):
+            for job in self.jobs:
+                group.create_task(self._drive(client, job))
+        self.done = True
+
+    async def _drive(self, client: Client, job: Job) -> None:
+        await asyncio.sleep(job.start_s - self.world.clock.now)
+        for _ in range(job.times):
+            run = await self._submit(client, job)
+        if job.cancel_s is not None:
+            await asyncio.sleep(job.cancel_s)
+            with suppress(CommandRefused):  # it has ended by itself meanwhile
+                await run.cancel(reason="drawn")
+        await run.ended()
+
+    async def _submit(self, client: Client, job: Job) -> Run[object]:
+        evidence, plan = self.outside.evidence, job.plan
+        key = None if plan.order_key is None else str(plan.order_key)
+        while True:
+            evidence.add(Submission(job.run_id, False, plan.name, order_key=key))
+            try:
+                run = await client.submit(plan, {}, run_id=job.run_id)
+            except BusUnavailable:
+                continue
+            evidence.add(Submission(job.run_id, True, plan.name, order_key=key))
+            return run
+
+    # --- the seed ------------------------------------------------------------------------------
+
+    def run(self) -> Outcome:
+        """Run it and judge it."""
+        verdict = Verdict()
+        try:
+            broken = self._live()
+            verdict = self._judge()
+        except Exception:
+            broken = [f"ERROR {traceback.format_exc()}"]
+        finally:
+            self.world.close()
+        violations = [str(violation) for violation in verdict.violations]
+        violations += broken + self.surprises + self.world.errors
+        return Outcome(
+            self.seed,
+            len(self.jobs),
+            len(self.outside.executions),
+            [str(fault) for fault in self.faults],
+            violations,
+            verdict.looked_at,
+            self.world.clock.now,
+            self.world.steps,
+            self.deaths,
+            self._takeovers(),
+        )
+
+    def _live(self) -> list[str]:
+        world = self.world
+        for name in self.services:
+            base = "c" if name in ("c1", "c2") else name
+            world.start(name, self._client if name == "client" else self._main(base, name))
+        for fault in self.faults:
+            world.at(fault.at_s, lambda fault=fault: fault.arm(self))  # type: ignore[misc]
+        try:
+            world.run(lambda: self.done, END_S, "every job ends")
+            self._end_faults()
+            world.run(self._calm, CALM_S, "every service is back")
+            world.run_for(SETTLE_S)
+            world.run(lambda: not world.broker.open_transactions(), SETTLE_S, "no open transaction")
+        except StandStill as error:
+            return [f"I9 at {world.clock.now:.1f} s: {error}"]
+        self._declare_quiet()
+        return []
+
+    def _end_faults(self) -> None:
+        self.world.watchers.clear()
+        self.world.broker.network.watchers.clear()
+        self.world.broker.network.fates.clear()
+        self.world.broker.stale_offsets = lambda: False
+
+    def _calm(self) -> bool:
+        processes = self.world.processes
+        return (
+            not self.world.broker.network.away
+            and not any(p.stopped and p.alive for p in processes.values())
+            and all(p.alive for n, p in processes.items() if n in self.services and n != "client")
+            and not any(p.alive for n, p in processes.items() if n not in self.services)
+            and all(n in self._runtimes for n in self.services if n != "client")
+            and all(self._runtimes[n].host.settled for n in self.services if n != "client")
+        )
+
+    def _declare_quiet(self) -> None:
+        for job in self.jobs:
+            if job.poison is not None:
+                self.outside.evidence.add(
+                    PoisonSent("task", "", run_id=job.run_id, task_id=job.poison)
+                )
+        open_count = len(self.world.broker.open_transactions())
+        self.outside.evidence.add(Quiet(self.world.now_ms(), open_count))
+
+    def _judge(self) -> Verdict:
+        broker = self.world.broker
+        commits = [CommitSeen(t.slot, t.epoch, tuple(t.written), t.offsets) for t in broker.commits]
+        offsets = {name: group.offsets for name, group in broker.groups.items()}
+        history = History(NAMESPACE, broker.history(), offsets, commits=commits)
+        return check(history, self.outside.evidence)
+
+    def _takeovers(self) -> int:
+        """How often a slot's commits went from one writer to a newer one."""
+        last: dict[object, int] = {}
+        count = 0
+        for commit in self.world.broker.commits:
+            count += last.get(commit.slot, commit.epoch) != commit.epoch
+            last[commit.slot] = commit.epoch
+        return count
+
+
+def run_seed(seed: int, keep: Collection[int] | None = None, runs: int | None = None) -> Outcome:
+    """Run one seed."""
+    return Scenario(seed, keep, runs).run()
+
+
+__all__ = ["Fault", "Outcome", "Scenario", "run_seed"]
