@@ -13,12 +13,19 @@ BUS     ?= sqlite
 PACE    ?=
 KILL    ?=
 PYTEST  ?=
+MINUTES ?= 5
+FAULTS  ?= all
+SEED    ?=
+RESULTS ?=
+SEEDS   ?= 2000
+START   ?= 0
+SOAK_MINUTES = $(if $(filter command environment,$(firstword $(origin MINUTES))),$(MINUTES),90)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint bench clean
+.PHONY: help demo test check lint bench simulate torture planted slow soak reliability clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make demo FOLDER=path BUS=kafka KILL=1 PACE=0.2 OUT=build/audit"
 
@@ -48,6 +55,24 @@ check: lint test ## what CI runs: ruff, mypy, import rules, tests
 
 bench: $(STAMP) ## the figures of docs/performance.md, as one table
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+simulate: $(STAMP) ## drawn plans under drawn faults in a simulated world: SEEDS=2000 START=0
+	@$(BIN)/python -m tests.simulation --seeds '$(SEEDS)' --start '$(START)' $(if $(RESULTS),--results '$(RESULTS)') $(ARGS)
+
+slow: simulate ## the slow tier of CI: seeds, then a slice of the torture on both buses
+	@$(BIN)/python -m tests.torture --slice
+
+planted: $(STAMP) ## do the checkers see? planted bugs against a suite: ARGS='--suite simulation --minutes 10'
+	@$(BIN)/python -m tests.planted $(if $(RESULTS),--results '$(RESULTS)') $(ARGS)
+
+torture: $(STAMP) ## faults on real processes: MINUTES=5 BUS=sqlite FAULTS=all SEED=7 RESULTS=folder
+	@$(BIN)/python -m tests.torture --bus '$(BUS)' --minutes '$(MINUTES)' --faults '$(FAULTS)' $(if $(SEED),--seed '$(SEED)') $(if $(RESULTS),--results '$(RESULTS)') $(ARGS)
+
+soak: $(STAMP) ## mixed load with faults for hours, nothing may grow: MINUTES=90 BUS=kafka SEED=7 RESULTS=folder
+	@$(BIN)/python -m tests.soak --bus '$(BUS)' --minutes '$(SOAK_MINUTES)' $(if $(SEED),--seed '$(SEED)') $(if $(RESULTS),--results '$(RESULTS)') $(ARGS)
+
+reliability: $(STAMP) ## docs/reliability.md and the lines of README, from docs/reliability/results
+	@$(BIN)/python -m tests.reliability
 
 clean: ## remove what was built here; keeps .holdfast (your runs)
 	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

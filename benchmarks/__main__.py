@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +13,10 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bare_chain
+from benchmarks import bare_chain, startup
 from benchmarks.runs import Figures, measure, measure_map, three_steps, three_tasks
 from benchmarks.stage import ROOT, stage, sync_ms
+from deploy.kafka.broker import LocalBroker
 
 SQLITE = "sqlite:///{folder}/bus.db"
 MAP_ITEMS = 100_000
@@ -36,15 +35,8 @@ def buses(wanted: str) -> Iterator[dict[str, str]]:
     if bootstrap := os.environ.get("HOLDFAST_TEST_BOOTSTRAP"):
         yield {**found, "Kafka": f"kafka://{bootstrap}"}
         return
-    path = ROOT / "deploy" / "kafka" / "broker.py"
-    spec = importlib.util.spec_from_file_location("local_broker", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
     with tempfile.TemporaryDirectory(prefix="holdfast-kafka-") as folder:
-        broker = module.LocalBroker(Path(folder), stock=True, fast=True)
+        broker = LocalBroker(Path(folder), stock=True, fast=True)
         broker.start()
         try:
             yield {**found, "Kafka": f"kafka://{broker.bootstrap}"}
@@ -100,6 +92,11 @@ def main() -> None:
     parser.add_argument("--bus", choices=["sqlite", "kafka", "both"], default="both")
     parser.add_argument("--quick", action="store_true", help="2 s each instead of 10 s")
     parser.add_argument("--seconds", type=float, default=None)
+    parser.add_argument(
+        "--startup",
+        metavar="RUNS,…",
+        help="instead: how soon a coordinator starts after so many finished runs, on SQLite",
+    )
     options = parser.parse_args()
     options.seconds = options.seconds or (2.0 if options.quick else 10.0)
     (ROOT / "build").mkdir(exist_ok=True)
@@ -108,6 +105,9 @@ def main() -> None:
         f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, "
         f"sync {sync_ms(ROOT / 'build'):.2f} ms"
     )
+    if options.startup:
+        console.print(startup.run([int(runs) for runs in options.startup.split(",")]))
+        return
     table = Table("bus", "workload", "in flight", "runs/s", "p50 / p99 ms", "CPU ms/run", "MiB")
     with buses(options.bus) as found:
         for name, url in found.items():

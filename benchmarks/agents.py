@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+
 from pydantic import BaseModel
 
 from holdfast.agents import Agent, Context
@@ -61,3 +64,25 @@ async def listed(ctx: Context, batch: Batch) -> Items:
 @bench.task(timeout_s=600)
 async def counted(ctx: Context, items: Items) -> Count:
     return Count(count=len(items.items))
+
+
+class Work(BaseModel):
+    steps: int
+    text: str
+
+
+keeper = Agent("keeper", concurrency=int(os.environ.get("HOLDFAST_BENCH_PLACES", "64")))
+
+
+@keeper.task(timeout_s=3_600)
+async def keep(ctx: Context, work: Work) -> Count:
+    """All steps but the last ones; of those one in each life of the process after the first."""
+    for number in range(work.steps):
+        await ctx.step("part", echo, work.text, key=str(number))
+    for life in range(LIFE):
+        await ctx.step("last", echo, work.text, key=str(life))
+    await asyncio.Event().wait()
+    return Count(count=work.steps)
+
+
+LIFE = int(os.environ.get("HOLDFAST_BENCH_LIFE", "0"))

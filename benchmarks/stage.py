@@ -25,11 +25,16 @@ class Stage:
     bus: str
     namespace: str
     folder: Path
+    partitions: int = 2
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    arguments: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
 
     def start(self, name: str, *arguments: str) -> None:
         """Start a service and return once it is ready."""
         log = self.folder / f"{name}.log"
+        self.arguments[name] = arguments
+        before = log.read_text(errors="replace").count(" ready") if log.exists() else 0
         with log.open("ab") as out:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "holdfast.cli", *arguments],
@@ -40,15 +45,25 @@ class Stage:
                     **os.environ,
                     "HOLDFAST_BUS": self.bus,
                     "HOLDFAST_NAMESPACE": self.namespace,
-                    "HOLDFAST_PARTITIONS": "2",
+                    "HOLDFAST_PARTITIONS": str(self.partitions),
                     "HOLDFAST_BLOBS": f"file://{self.folder / 'blobs'}",
+                    **self.variables,
                 },
             )
         deadline = time.monotonic() + READY_S
-        while " ready" not in log.read_text(errors="replace"):
+        while log.read_text(errors="replace").count(" ready") <= before:
             if self.processes[name].poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{name} did not start:\n{log.read_text(errors='replace')}")
             time.sleep(0.02)
+
+    def again(self, name: str) -> None:
+        """Start a service that has ended, as it was started before."""
+        self.start(name, *self.arguments[name])
+
+    def kill(self, name: str) -> None:
+        """`kill -9`, and wait until it is gone."""
+        self.processes[name].kill()
+        self.processes[name].wait()
 
     def cpu_s(self) -> float:
         """Processor time of all services and of this process so far, in seconds."""
@@ -71,13 +86,20 @@ def process_cpu_s(pid: int) -> float:
 @contextlib.contextmanager
 def stage(bus: str) -> Iterator[Stage]:
     """Yield a coordinator and the agent `bench` on `bus` (`{folder}` is filled in)."""
+    with services(bus) as made:
+        made.start("coordinator", "coordinator", "--instance", "c1")
+        made.start("bench", "agent", "benchmarks.agents:bench", "--instance", "b1")
+        yield made
+
+
+@contextlib.contextmanager
+def services(bus: str, partitions: int = 2) -> Iterator[Stage]:
+    """Yield a stage on `bus` (`{folder}` is filled in) where nothing runs yet."""
     with tempfile.TemporaryDirectory(prefix="holdfast-bench-", dir=ROOT / "build") as name:
         folder = Path(name)
         (folder / "blobs").mkdir()
-        made = Stage(bus.format(folder=folder), f"b{uuid.uuid4().hex[:8]}", folder)
+        made = Stage(bus.format(folder=folder), f"b{uuid.uuid4().hex[:8]}", folder, partitions)
         try:
-            made.start("coordinator", "coordinator", "--instance", "c1")
-            made.start("bench", "agent", "benchmarks.agents:bench", "--instance", "b1")
             yield made
         finally:
             for process in made.processes.values():

@@ -7,10 +7,8 @@ skipped with one line that says what to install; under `CI=true` they fail inste
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +18,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
+from deploy.kafka import broker as local_kafka
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONTAINER_IMAGE = "confluentinc/cp-kafka:8.0.0"
@@ -39,17 +39,8 @@ REMEDY = (
 
 
 def load_local_broker() -> ModuleType:
-    """Return `deploy/kafka/broker.py`, which stands outside any package."""
-    name = "holdfast_local_broker"
-    if name not in sys.modules:
-        path = REPOSITORY / "deploy" / "kafka" / "broker.py"
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
+    """Return `deploy.kafka.broker`."""
+    return local_kafka
 
 
 @dataclass(frozen=True)
@@ -84,13 +75,12 @@ def session_broker() -> Iterator[TestBroker]:
 @contextmanager
 def local_broker(**options: Any) -> Iterator[Any]:
     """Yield a `LocalBroker` of its own, started, in a folder that goes with it."""
-    module = load_local_broker()
     folder = Path(tempfile.mkdtemp(prefix="holdfast-kafka-"))
-    broker = module.LocalBroker(folder, **options)
+    broker = local_kafka.LocalBroker(folder, **options)
     try:
         try:
             broker.start()
-        except module.NotInstalled as error:
+        except local_kafka.NotInstalled as error:
             refuse(f"{REMEDY} ({error})")
         yield broker
     finally:

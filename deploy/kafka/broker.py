@@ -32,7 +32,15 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["BrokerFailed", "LocalBroker", "NotInstalled", "find_java", "resolve_jars"]
+__all__ = [
+    "BrokerFailed",
+    "LocalBroker",
+    "NotInstalled",
+    "find_java",
+    "free_port",
+    "new_cluster_id",
+    "resolve_jars",
+]
 
 HERE = Path(__file__).resolve().parent
 POM = HERE / "pom.xml"
@@ -162,6 +170,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def new_cluster_id() -> str:
+    """Return 16 random bytes as url-safe base64, not beginning with a dash (or the storage tool
+    takes them for an option)."""
+    while True:
+        made = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not made.startswith("-"):
+            return made
+
+
 class LocalBroker:
     """A single-node Kafka (KRaft) that listens on loopback. Its data live in `folder`.
 
@@ -252,7 +269,6 @@ class LocalBroker:
         path.write_text("".join(f"{k}={v}\n" for k, v in self._properties().items()))
         if (self.folder / "data" / "meta.properties").exists():
             return
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         command = [
             java,
             "-Xmx128m",
@@ -261,14 +277,16 @@ class LocalBroker:
             "-cp",
             f"{jars}/*",
         ]
-        command += ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(path)]
-        command += ["--standalone"]
+        command += ["kafka.tools.StorageTool", "format", "-c", str(path), *self._format_options()]
         for user, password in self._scram.items():
             for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
                 command += ["--add-scram", f"{mechanism}=[name={user},password={password}]"]
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode != 0:
             raise BrokerFailed(f"formatting {self.folder}: {result.stdout}{result.stderr}"[-800:])
+
+    def _format_options(self) -> list[str]:
+        return ["-t", new_cluster_id(), "--standalone"]
 
     def _logging(self) -> list[str]:
         return [
@@ -291,10 +309,13 @@ class LocalBroker:
             "log.dirs": str(self.folder / "data"),
             **ONE_NODE,
             **self._tuning,
-            **{
-                key: value.format(port=self.port, controller_port=self._controller_port)
-                for key, value in self._extra.items()
-            },
+            **self._extra_properties(),
+        }
+
+    def _extra_properties(self) -> dict[str, str]:
+        return {
+            key: value.format(port=self.port, controller_port=self._controller_port)
+            for key, value in self._extra.items()
         }
 
     def _launch(self, java: str, jars: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import importlib.util
 import logging
 import os
 import sys
@@ -17,7 +16,6 @@ from pathlib import Path
 from holdfast.client import RunFailed
 from holdfast.schemas.errors import HoldfastError
 
-ROOT = Path(__file__).resolve().parents[2]
 BUS_FILE = Path(".holdfast") / "bus.db"
 EXIT_BAD_INPUT = 2
 
@@ -76,6 +74,13 @@ def remove_bus() -> None:
     """Remove the embedded bus with all that is beside it; refused while a process uses it."""
     import shutil
 
+    from holdfast.bus.embedded import in_use
+
+    if in_use(BUS_FILE):
+        raise Refused(
+            f"--fresh would remove {BUS_FILE}, which another process uses (a demo that still runs, "
+            "an agent, a coordinator, a client): stop it first, or leave --fresh out"
+        )
     for path in BUS_FILE.parent.glob(f"{BUS_FILE.name}*"):
         if path.is_dir():
             shutil.rmtree(path)
@@ -101,21 +106,17 @@ def bus_url(wanted: str) -> Iterator[str]:
 @contextlib.contextmanager
 def local_kafka() -> Iterator[str]:
     """Yield the URL of a Kafka of our own, on this machine, which ends with the demo."""
-    path = ROOT / "deploy" / "kafka" / "broker.py"
-    spec = importlib.util.spec_from_file_location("local_broker", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    # Imported late: only who asks for Kafka needs it. `deploy` is a folder of the project's root.
+    from deploy.kafka.broker import LocalBroker, NotInstalled
+
     with tempfile.TemporaryDirectory(prefix="holdfast-kafka-") as folder:
-        broker = module.LocalBroker(Path(folder), fast=True)
+        broker = LocalBroker(Path(folder), fast=True)
         # As on SQLite: twelve partitions for each topic of five groups are for clusters.
         os.environ.setdefault("HOLDFAST_PARTITIONS", "4")
         try:
             print("Starting a Kafka broker on this machine …", flush=True)
             broker.start()
-        except module.NotInstalled as error:
+        except NotInstalled as error:
             raise Refused(f"BUS=kafka needs a broker: {error}") from None
         try:
             yield f"kafka://{broker.bootstrap}"

@@ -12,7 +12,7 @@ from tests.contract.kit import BusKit
 from tests.contract.kits import kit_class
 
 
-@pytest.fixture(params=["sqlite", pytest.param("kafka", marks=pytest.mark.kafka)])
+@pytest.fixture(params=["sim", "sqlite", pytest.param("kafka", marks=pytest.mark.kafka)])
 def closed_kit(request: pytest.FixtureRequest, tmp_path: Path) -> BusKit:
     """The kit before its event loop runs: session fixtures are reached from here."""
     return kit_class(request.param).create(request, tmp_path)

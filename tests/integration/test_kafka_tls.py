@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from deploy.kafka.broker import free_port
 from holdfast.bus.errors import BusUnavailable
 from holdfast.bus.kafka import KafkaBus
 from holdfast.bus.port import Record, TopicSpec
 from holdfast.bus.settings import KafkaSettings, parse_bus_url
-from tests.broker import load_local_broker, local_broker, refuse
+from tests.broker import local_broker, refuse
 from tests.contract.kit import read_all, values
 
 pytestmark = pytest.mark.kafka
@@ -40,7 +41,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Any:
         refuse("no openssl to make certificates with (Debian: apt-get install openssl)")
     folder = tmp_path_factory.mktemp("tls")
     certify(folder)
-    port = load_local_broker().free_port()
+    port = free_port()
     listeners = (
         f"PLAINTEXT://127.0.0.1:{{port}},TLS://127.0.0.1:{port},"
         "CONTROLLER://127.0.0.1:{controller_port}"

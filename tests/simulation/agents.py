@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel
 
-from holdfast.agents import Agent, Context, Retry
+from holdfast.agents import Agent, Context, EffectNotApplied, Retry
 from holdfast.testing.evidence import BodyEnd, BodyStart, EffectSeen, Evidence
 from holdfast.testing.sim import World
 
 AGENTS = ("alpha", "beta", "gamma")
+PUBLISHED = "outside.words"
+"""A topic of the users' own."""
 RETRY = Retry(attempts=4, initial_s=0.05, max_s=0.4)
 
 
@@ -26,7 +28,9 @@ class Word(BaseModel):
     """What a task is told to do, and what it gives on.
 
     `fails`: so many attempts raise. `kills`: so many executions end their process. `sleep_ms`: how
-    long the handler takes. `steps`, `effects`: how many of each.
+    long the handler takes. `steps`, `effects`: how many of each. `pad`: so many characters more in
+    the output. `publish`: one record to a topic outside. `gather`: all steps at once. `wires`: one
+    effect that must not be called twice.
     """
 
     text: str = ""
@@ -36,6 +40,10 @@ class Word(BaseModel):
     sleep_ms: int = 0
     steps: int = 1
     effects: int = 0
+    pad: int = 0
+    publish: bool = False
+    gather: bool = False
+    wires: bool = False
 
 
 class Broken(Exception):
@@ -50,6 +58,11 @@ class Outside:
     evidence: Evidence = field(default_factory=Evidence)
     ledger: dict[str, int] = field(default_factory=dict)
     executions: Counter[tuple[str, str]] = field(default_factory=Counter)
+    healed: set[tuple[str, str]] = field(default_factory=set)
+    """Tasks that somebody has repaired: they are not broken any more."""
+    keys: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    """The idempotency key of each effect: the same in every attempt and resume."""
+    surprises: list[str] = field(default_factory=list)
 
     @contextmanager
     def body(self, ctx: Context, step: str | None = None, key: str = "") -> Iterator[None]:
@@ -71,8 +84,11 @@ class Outside:
             if process.alive:
                 self.evidence.add(BodyEnd(*told, self.world.now_ms(), outcome))  # type: ignore[arg-type]
 
-    def post(self, amount: int, *, idempotency_key: str) -> int:
+    def post(self, ctx: Context, name: str, amount: int, idempotency_key: str) -> int:
         """Apply an effect, or answer as before."""
+        effect = (ctx.run_id, ctx.task_id, f"{name}/{amount}")
+        if self.keys.setdefault(effect, idempotency_key) != idempotency_key:
+            self.surprises.append(f"I2 at {effect}: its idempotency key has changed")
         known = idempotency_key in self.ledger
         self.evidence.add(EffectSeen(idempotency_key, "repeated" if known else "applied"))
         return self.ledger.setdefault(idempotency_key, amount)
@@ -106,18 +122,37 @@ def _make_agent(name: str, outside: Outside, concurrency: int) -> Agent:
         async def pay(amount: int, *, idempotency_key: str) -> int:
             with outside.body(ctx, "pay", str(amount)):
                 await asyncio.sleep(word.sleep_ms / 10_000)
-                return outside.post(amount, idempotency_key=idempotency_key)
+                return outside.post(ctx, "pay", amount, idempotency_key)
+
+        async def wire(amount: int, *, idempotency_key: str) -> int:
+            with outside.body(ctx, "wire", str(amount)):
+                if idempotency_key in outside.ledger:
+                    outside.surprises.append(f"I2 at {idempotency_key}: called again blindly")
+                return outside.post(ctx, "wire", amount, idempotency_key)
+
+        async def settle(amount: int, *, idempotency_key: str) -> int:
+            if idempotency_key not in outside.ledger:
+                raise EffectNotApplied(idempotency_key)
+            return outside.ledger[idempotency_key]
 
         with outside.body(ctx):
             total = 0
-            for number in range(word.steps):
-                total += await ctx.step("read", read, number, key=str(number))
+            if word.gather:
+                reads = (ctx.step("read", read, n, key=str(n)) for n in range(word.steps))
+                total = sum(await asyncio.gather(*reads))
+            else:
+                for number in range(word.steps):
+                    total += await ctx.step("read", read, number, key=str(number))
             outside.execution(ctx, word.kills)
             await asyncio.sleep(word.sleep_ms / 1_000)
             for number in range(word.effects):
                 await ctx.effect("pay", pay, number, idempotent=True, key=str(number))
-            if ctx.attempt <= word.fails:
+            if word.wires:
+                await ctx.effect("wire", wire, 1, reconcile=settle, key="1")
+            if word.publish:
+                ctx.publish(PUBLISHED, key=f"{ctx.run_id}/{ctx.task_id}", value=str(ctx.attempt))
+            if ctx.attempt <= word.fails and (ctx.run_id, ctx.task_id) not in outside.healed:
                 raise Broken(f"attempt {ctx.attempt} was told to fail")
-            return Word(text=f"{word.text}{name[0]}", n=word.n + total)
+            return Word(text=f"{word.text[:20]}{name[0]}" + "x" * word.pad, n=word.n + total)
 
     return agent

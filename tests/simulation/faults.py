@@ -17,6 +17,10 @@ KINDS = (RequestKind.PRODUCE, RequestKind.END, RequestKind.OPEN_WRITER)
 OTHERS = (RequestKind.PUBLISH, RequestKind.READ, RequestKind.HEARTBEAT, RequestKind.JOIN)
 
 
+ARMED_S = 3.0
+"""By then every fault is armed, in virtual time."""
+
+
 class Place(Protocol):
     """What faults need of a scenario."""
 
@@ -24,9 +28,20 @@ class Place(Protocol):
     services: tuple[str, ...]
     """The instances that a supervisor keeps."""
     groups: tuple[str, ...]
+    inboxes: tuple[str, ...]
+    """The topics that somebody consumes."""
 
     def supervise(self, name: str, after_s: float) -> None:
         """Start a dead service again after so long."""
+
+    def retire(self, name: str) -> None:
+        """Stop a service as SIGTERM does; its supervisor starts it again."""
+
+    def echo(self, pick: float) -> None:
+        """Let a record of the coordinator's topic arrive once more."""
+
+    def damage(self, topic: str, partition: int, value: bytes) -> None:
+        """Write a record that nobody can read."""
 
     def halt(self, name: str, seconds: float) -> None:
         """Make a service stand still for so long (SIGSTOP, SIGCONT)."""
@@ -58,7 +73,7 @@ def draw_faults(drawn: random.Random, count: int) -> list[Fault]:
     for make in makers:
         own = random.Random(drawn.getrandbits(64))
         name, arm = make(own)
-        faults.append(Fault(name, own.uniform(0.0, 3.0), arm))
+        faults.append(Fault(name, own.uniform(0.0, ARMED_S), arm))
     return faults
 
 
@@ -234,6 +249,47 @@ def stale_offsets(drawn: random.Random) -> tuple[str, Callable[[Place], None]]:
     return f"stale offsets, {times} times", arm
 
 
+def rolling(drawn: random.Random) -> tuple[str, Callable[[Place], None]]:
+    """Services are stopped in peace and started again, one after the other."""
+    picks, gap_s = [drawn.random() for _ in range(drawn.randint(1, 3))], drawn.uniform(0.1, 1.0)
+
+    def arm(place: Place) -> None:
+        for number, pick in enumerate(picks):
+            name = chosen(place, pick)
+            place.world.at(
+                place.world.clock.now + number * gap_s,
+                lambda name=name: place.retire(name),  # type: ignore[misc]
+            )
+
+    return f"rolling restart of {len(picks)}", arm
+
+
+def damaged(drawn: random.Random) -> tuple[str, Callable[[Place], None]]:
+    """Records that nobody can read stand in somebody's topic."""
+    pick, values = drawn.random(), [drawn.randbytes(drawn.randint(0, 40)) for _ in range(3)]
+
+    def arm(place: Place) -> None:
+        topic = place.inboxes[int(pick * len(place.inboxes))]
+        for number, value in enumerate(values):
+            place.damage(topic, number % 2, value)
+
+    return "damaged records", arm
+
+
+def echoes(drawn: random.Random) -> tuple[str, Callable[[Place], None]]:
+    """What was said to the coordinator is heard again, much later."""
+    picks, gap_s = [drawn.random() for _ in range(drawn.randint(1, 4))], drawn.uniform(0.1, 1.0)
+
+    def arm(place: Place) -> None:
+        for number, pick in enumerate(picks):
+            place.world.at(
+                place.world.clock.now + number * gap_s,
+                lambda pick=pick: place.echo(pick),  # type: ignore[misc]
+            )
+
+    return f"{len(picks)} echoes", arm
+
+
 def both(drawn: random.Random) -> tuple[str, Callable[[Place], None]]:
     """Two services die at once, and once more while they recover."""
     pick, again_s = drawn.random(), drawn.uniform(0.05, 0.6)
@@ -271,6 +327,9 @@ MAKERS: tuple[Maker, ...] = (
     clock_jump,
     stale_offsets,
     both,
+    rolling,
+    damaged,
+    echoes,
 )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from holdfast.schemas import Plan
+from holdfast.schemas.plan import OnFailure
 from tests.simulation.agents import AGENTS
 
 TASKS_MAX = 6
@@ -16,17 +18,31 @@ DEPENDENCIES = 1.5
 FOR_EVER = 1_000
 
 
+class Care(Enum):
+    """What is done for a run whose task is dead, where its plan waits for that."""
+
+    NONE = "the plan does not wait"
+    REPLAY = "repaired and replayed"
+    DISCARD = "given up"
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run that somebody asks for, `times` times; cancelled after `cancel_s` if not None."""
+    """One run that somebody asks for, `times` times.
+
+    `cancel_s`: cancelled after so long; `pause_s`: paused then, and resumed as long after that.
+    `conflict`: another input is submitted under the same id. `poison`: a task that cannot succeed.
+    """
 
     run_id: str
     plan: Plan
     start_s: float
     times: int
     cancel_s: float | None
+    pause_s: float | None
+    conflict: bool
     poison: str | None
-    """The task that can never succeed, if one cannot."""
+    care: Care
 
 
 def draw_job(drawn: random.Random, number: int) -> Job:
@@ -35,17 +51,20 @@ def draw_job(drawn: random.Random, number: int) -> Job:
     A run with a poison task has nothing else that could end it before the poison is found.
     """
     poisoned = drawn.random() < 0.15
+    care = drawn.choice(list(Care)) if poisoned else Care.NONE
     plan = Plan(
         "drawn",
         order_key=drawn.choice(ORDER_KEYS) if drawn.random() < 0.25 else None,
         deadline_s=drawn.uniform(0.3, 3.0) if drawn.random() < 0.1 and not poisoned else None,
+        on_dead_letter="fail" if care is Care.NONE else "wait",
     )
     names = [f"t{index}" for index in range(drawn.randint(1, TASKS_MAX))]
     poison = drawn.choice(names) if poisoned else None
     for index, name in enumerate(names):
         settings = _draw_settings(drawn)
         if name == poison:
-            settings[drawn.choice(("kills", "fails", "fails"))] = FOR_EVER
+            kills = care is not Care.REPLAY and drawn.random() < 0.3
+            settings["kills" if kills else "fails"] = FOR_EVER
         _add(plan, drawn, name, names[:index], settings, calm=poisoned)
     return Job(
         run_id=f"r{number}",
@@ -53,7 +72,10 @@ def draw_job(drawn: random.Random, number: int) -> Job:
         start_s=drawn.uniform(0.0, 1.5),
         times=1 + (drawn.random() < 0.3),
         cancel_s=drawn.uniform(0.0, 1.5) if drawn.random() < 0.1 and not poisoned else None,
+        pause_s=drawn.uniform(0.0, 1.0) if drawn.random() < 0.1 else None,
+        conflict=drawn.random() < 0.1,
         poison=poison,
+        care=care,
     )
 
 
@@ -65,6 +87,10 @@ def _draw_settings(drawn: random.Random) -> dict[str, Any]:
         "sleep_ms": int(drawn.expovariate(1 / 60)) if drawn.random() < 0.6 else 0,
         "steps": drawn.choice((0, 1, 1, 2, 3)),
         "effects": drawn.choice((0, 0, 1, 2)),
+        "pad": 600_000 if drawn.random() < 0.005 else 0,
+        "publish": drawn.random() < 0.2,
+        "gather": drawn.random() < 0.3,
+        "wires": drawn.random() < 0.2,
     }
 
 
@@ -82,11 +108,18 @@ def _add(
     common: dict[str, Any] = {
         "after": [n for n in before if drawn.random() < DEPENDENCIES / len(before)],
         "order_key": drawn.choice(ORDER_KEYS) if drawn.random() < 0.1 else None,
+        "order": "loose" if drawn.random() < 0.2 else "strict",
     }
+    if before and drawn.random() < 0.1 and not calm:
+        common["when"] = f"tasks.{drawn.choice(before)}.output.n > `2`"
     if drawn.random() < 0.1 and not calm:
         common["timeout_s"] = drawn.uniform(0.05, 1.0)
+    if drawn.random() < 0.05 and not calm:
+        common["queue_timeout_s"] = drawn.uniform(0.05, 1.0)
     if drawn.random() < 0.2 and not calm:
         items = [{**settings, "text": f"{name}{i}"} for i in range(drawn.randint(0, 5))]
-        plan.map(name, task, over=items, max_parallel=drawn.randint(1, 3), **common)
+        failure: OnFailure = "collect" if drawn.random() < 0.5 else "fail"
+        parallel = drawn.randint(1, 3)
+        plan.map(name, task, over=items, max_parallel=parallel, on_failure=failure, **common)
     else:
         plan.task(name, task, **common, text=name, **settings)

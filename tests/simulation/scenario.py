@@ -8,30 +8,30 @@ judge     all invariants, over the broker's own log and what was seen outside
 
 from __future__ import annotations
 
-import asyncio
+import hashlib
 import random
 import traceback
+from collections import Counter
 from collections.abc import Callable, Collection, Coroutine
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast.agents.runtime import AgentRuntime, AgentSettings
-from holdfast.bus.errors import BusUnavailable
-from holdfast.bus.port import Environment
+from holdfast.bus.port import Environment, Position, Received, Record, TopicPartition, TopicSpec
 from holdfast.bus.topics import COORDINATOR_GROUP, Topics
-from holdfast.client import Client, CommandRefused, Run
-from holdfast.client.settings import ClientSettings
 from holdfast.coordinator import CoordinatorRuntime, ProcessSettings
-from holdfast.testing.evidence import Excused, PoisonSent, Quiet, Submission
+from holdfast.schemas.codec import decode
+from holdfast.schemas.errors import Undecodable
+from holdfast.schemas.records import CoordinatorEnvelope, EventType, TaskResult
+from holdfast.testing.evidence import Excused, PoisonSent, Quiet, StateHash
 from holdfast.testing.history import CommitSeen, History
 from holdfast.testing.invariants import Verdict, check
 from holdfast.testing.sim import Process, SimTiming, StandStill, World
-from tests.simulation.agents import AGENTS, Outside, make_agents
-from tests.simulation.faults import Fault, draw_faults
-from tests.simulation.plans import Job, draw_job
+from tests.simulation.agents import AGENTS, PUBLISHED, Outside, make_agents
+from tests.simulation.driver import NAMESPACE, Driver
+from tests.simulation.faults import ARMED_S, Fault, draw_faults
+from tests.simulation.plans import draw_job
 
-NAMESPACE = "sim"
 PARTITIONS = 2
 TIMING = SimTiming(
     late_s=4.0,
@@ -91,15 +91,21 @@ class Scenario:
         self.services = ("c1", "c2", *AGENTS, "client")
         topics = Topics(NAMESPACE)
         self.groups = tuple(topics.group(name) for name in (COORDINATOR_GROUP, *AGENTS))
+        self.inboxes = (
+            topics.coordinator,
+            *(topics.tasks(name) for name in AGENTS),
+            *(topics.control(name) for name in AGENTS),
+        )
         self.jobs = [draw_job(drawn, n) for n in range(drawn.randint(RUNS_MIN, RUNS_MAX))][:runs]
         faults = draw_faults(drawn, drawn.randint(FAULTS_MIN, FAULTS_MAX))
         self.faults = [f for n, f in enumerate(faults) if keep is None or n in keep]
-        self.done = False
-        self.surprises: list[str] = []
+        self._driver = Driver(self.outside, self.jobs)
         self.deaths = 0
         self._back_at: dict[str, float] = {}
         self._runtimes: dict[str, Runtime] = {}
         self._extra = 0
+        self._echoes: set[Position] = set()
+        """Results that no agent wrote: nothing may come of them but that they are ignored."""
         self.world.on_death.append(self._died)
 
     # --- Place ---------------------------------------------------------------------------------
@@ -117,6 +123,40 @@ class Scenario:
         extra = f"{base}-x{self._extra}"
         process = self.world.start(extra, self._main(base, extra))
         self.world.at(self.world.clock.now + stay_s, lambda: self._part(process))
+
+    def retire(self, name: str) -> None:
+        """See `faults.Place`."""
+        process, runtime = self.world.processes[name], self._runtimes.get(name)
+        if runtime is not None and process.alive:
+            process.loop.call_soon(lambda: process.loop.create_task(runtime.stop()))
+
+    def echo(self, pick: float) -> None:
+        """See `faults.Place`."""
+        broker, topic = self.world.broker, Topics(NAMESPACE).coordinator
+        results = [
+            received
+            for partition in range(PARTITIONS)
+            for received in self._inbox(TopicPartition(topic, partition))
+            if _is_result(received)
+        ]
+        if results:
+            again = results[int(pick * len(results))]
+            record = Record(topic, again.key, again.value, again.headers)
+            self._echoes.update(broker.publish([(record, self.world.now_ms())]))
+
+    def _inbox(self, partition: TopicPartition) -> list[Received]:
+        log = self.world.broker.logs.get(partition)
+        return [] if log is None else list(log.history())
+
+    def damage(self, topic: str, partition: int, value: bytes) -> None:
+        """See `faults.Place`."""
+        broker = self.world.broker
+        if topic not in broker.topics:
+            return
+        record = Record(topic, b"damaged", value, (), partition)
+        [position] = broker.publish([(record, self.world.now_ms())])
+        digest = hashlib.sha256(value).hexdigest()
+        self.outside.evidence.add(PoisonSent("bytes", digest, topic, partition, position.offset))
 
     def halt(self, name: str, seconds: float) -> None:
         """See `faults.Place`."""
@@ -158,7 +198,7 @@ class Scenario:
     def _died(self, process: Process) -> None:
         self.deaths += 1
         self._runtimes.pop(process.name, None)
-        if process.name in self.services and not (process.name == "client" and self.done):
+        if process.name in self.services and not (process.name == "client" and self._driver.done):
             self.world.at(self.world.clock.now + RESTART_S, lambda: self._revive(process.name))
 
     def _revive(self, name: str) -> None:
@@ -170,40 +210,6 @@ class Scenario:
         else:
             self.world.restart(name)
 
-    # --- the client ----------------------------------------------------------------------------
-
-    async def _client(self, environment: Environment) -> None:
-        settings = ClientSettings(bus="sqlite:///unused", namespace=NAMESPACE)
-        async with (
-            Client(environment=environment, settings=settings) as client,
-            asyncio.TaskGroup() as group,
-        ):
-            for job in self.jobs:
-                group.create_task(self._drive(client, job))
-        self.done = True
-
-    async def _drive(self, client: Client, job: Job) -> None:
-        await asyncio.sleep(job.start_s - self.world.clock.now)
-        for _ in range(job.times):
-            run = await self._submit(client, job)
-        if job.cancel_s is not None:
-            await asyncio.sleep(job.cancel_s)
-            with suppress(CommandRefused):  # it has ended by itself meanwhile
-                await run.cancel(reason="drawn")
-        await run.ended()
-
-    async def _submit(self, client: Client, job: Job) -> Run[object]:
-        evidence, plan = self.outside.evidence, job.plan
-        key = None if plan.order_key is None else str(plan.order_key)
-        while True:
-            evidence.add(Submission(job.run_id, False, plan.name, order_key=key))
-            try:
-                run = await client.submit(plan, {}, run_id=job.run_id)
-            except BusUnavailable:
-                continue
-            evidence.add(Submission(job.run_id, True, plan.name, order_key=key))
-            return run
-
     # --- the seed ------------------------------------------------------------------------------
 
     def run(self) -> Outcome:
@@ -211,13 +217,14 @@ class Scenario:
         verdict = Verdict()
         try:
             broken = self._live()
-            verdict = self._judge()
+            verdict, published = self._judge()
+            broken += published
         except Exception:
             broken = [f"ERROR {traceback.format_exc()}"]
         finally:
             self.world.close()
         violations = [str(violation) for violation in verdict.violations]
-        violations += broken + self.surprises + self.world.errors
+        violations += broken + self._driver.surprises + self.outside.surprises + self.world.errors
         return Outcome(
             self.seed,
             len(self.jobs),
@@ -233,17 +240,20 @@ class Scenario:
 
     def _live(self) -> list[str]:
         world = self.world
+        world.broker.create_topics([TopicSpec(PUBLISHED, PARTITIONS)])
         for name in self.services:
             base = "c" if name in ("c1", "c2") else name
-            world.start(name, self._client if name == "client" else self._main(base, name))
+            world.start(name, self._driver.main if name == "client" else self._main(base, name))
         for fault in self.faults:
             world.at(fault.at_s, lambda fault=fault: fault.arm(self))  # type: ignore[misc]
         try:
-            world.run(lambda: self.done, END_S, "every job ends")
+            world.run(lambda: self._driver.done, END_S, "every job ends")
+            world.run_for(max(0.0, ARMED_S - world.clock.now))
             self._end_faults()
             world.run(self._calm, CALM_S, "every service is back")
             world.run_for(SETTLE_S)
-            world.run(lambda: not world.broker.open_transactions(), SETTLE_S, "no open transaction")
+            world.run(self._calm, CALM_S, "every service is still there")
+            world.run(self._still, CALM_S, "no commit is under way")
         except StandStill as error:
             return [f"I9 at {world.clock.now:.1f} s: {error}"]
         self._declare_quiet()
@@ -266,21 +276,61 @@ class Scenario:
             and all(self._runtimes[n].host.settled for n in self.services if n != "client")
         )
 
+    def _still(self) -> bool:
+        """No transaction is open at the broker, and no answer to a commit is on its way."""
+        if self.world.broker.open_transactions():
+            return False
+        hosts = [runtime.host for runtime in self._runtimes.values()]
+        slots = [slot for host in hosts if host._ownership for slot in host._ownership.slots]
+        return not any(slot._commits._unsettled for slot in slots)
+
     def _declare_quiet(self) -> None:
         for job in self.jobs:
             if job.poison is not None:
                 self.outside.evidence.add(
                     PoisonSent("task", "", run_id=job.run_id, task_id=job.poison)
                 )
+        for name in ("c1", "c2"):
+            self._hash_states(self._runtimes[name])
         open_count = len(self.world.broker.open_transactions())
         self.outside.evidence.add(Quiet(self.world.now_ms(), open_count))
 
-    def _judge(self) -> Verdict:
+    def _hash_states(self, runtime: Runtime) -> None:
+        assert isinstance(runtime, CoordinatorRuntime)
+        topics = Topics(NAMESPACE)
+        for partition, machine in runtime._machines.items():
+            if machine.owned:
+                group, journal = topics.group(COORDINATOR_GROUP), topics.journal(COORDINATOR_GROUP)
+                end = self.world.broker.logs[TopicPartition(journal, partition)].end
+                digest = machine._state.digest()
+                self.outside.evidence.add(StateHash(group, partition, end, digest, "before"))
+
+    def _published(self, history: History) -> list[str]:
+        """What a handler publishes stands outside once if its task succeeded, and else never."""
+        counted = Counter(
+            (record.key or b"").decode()
+            for (topic, _), log in history.records.items()
+            if topic == PUBLISHED
+            for record in log
+        )
+        succeeded = {
+            f"{event.body.run_id}/{event.body.task.task_id}"
+            for event in history.events
+            if event.body.type is EventType.TASK_SUCCEEDED and event.body.task is not None
+        }
+        wrong = [f"{name} stands {count} times" for name, count in counted.items() if count != 1]
+        wrong += [f"{name} has not succeeded" for name in counted.keys() - succeeded]
+        return [f"I4 at {PUBLISHED}: {what}" for what in wrong]
+
+    def _judge(self) -> tuple[Verdict, list[str]]:
         broker = self.world.broker
         commits = [CommitSeen(t.slot, t.epoch, tuple(t.written), t.offsets) for t in broker.commits]
         offsets = {name: group.offsets for name, group in broker.groups.items()}
         history = History(NAMESPACE, broker.history(), offsets, commits=commits)
-        return check(history, self.outside.evidence)
+        for results in history.results.values():
+            results[:] = [r for r in results if r.received.position not in self._echoes]
+        history.blobs = {name: data for name, (data, _) in broker.blobs.items()}
+        return check(history, self.outside.evidence), self._published(history)
 
     def _takeovers(self) -> int:
         """How often a slot's commits went from one writer to a newer one."""
@@ -290,6 +340,13 @@ class Scenario:
             count += last.get(commit.slot, commit.epoch) != commit.epoch
             last[commit.slot] = commit.epoch
         return count
+
+
+def _is_result(received: Received) -> bool:
+    try:
+        return isinstance(decode(CoordinatorEnvelope, received.value or b"").body, TaskResult)
+    except Undecodable:
+        return False
 
 
 def run_seed(seed: int, keep: Collection[int] | None = None, runs: int | None = None) -> Outcome:

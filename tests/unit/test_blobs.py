@@ -22,10 +22,12 @@ from holdfast.bus.blobs import (
 )
 from holdfast.bus.embedded import EmbeddedBus, EmbeddedSettings
 from holdfast.bus.errors import BusUnavailable
+from holdfast.bus.kafka import KafkaBus
 from holdfast.bus.port import Environment
+from holdfast.bus.settings import KafkaSettings
 from holdfast.schemas import ConfigurationError, Undecodable
 from holdfast.schemas.records import BlobReference
-from tests.doubles.memory_bus import MemoryBroker, MemoryBus
+from tests.doubles.sim_place import SimPlace
 
 DATA = bytes(range(256)) * 2_500
 
@@ -34,7 +36,7 @@ DATA = bytes(range(256)) * 2_500
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[BlobStore]:
     if request.param == "folder":
         (tmp_path / "blobs").mkdir()
-        environment = Environment(bus=MemoryBus(MemoryBroker()))
+        environment = Environment(bus=SimPlace().unconnected_bus())
         yield open_blob_store((tmp_path / "blobs").as_uri(), environment)
         return
     bus = EmbeddedBus(EmbeddedSettings(tmp_path / "bus.db"))
@@ -118,7 +120,7 @@ async def test_no_name_leads_elsewhere(store: BlobStore, name: str, tmp_path: Pa
 
 def folder_store(folder: Path) -> FolderBlobStore:
     counter = itertools.count()
-    environment = Environment(bus=MemoryBus(MemoryBroker()))
+    environment = Environment(bus=SimPlace().unconnected_bus())
     return FolderBlobStore(folder, environment.run_blocking, lambda: str(next(counter)))
 
 
@@ -190,7 +192,9 @@ async def test_a_share_that_is_away_is_not_an_empty_one(tmp_path: Path) -> None:
 
 
 async def test_a_bus_without_a_store() -> None:
-    store = open_blob_store(None, Environment(bus=MemoryBus(MemoryBroker())))
+    store = open_blob_store(
+        None, Environment(bus=KafkaBus(KafkaSettings(bootstrap=("nowhere:1",))))
+    )
     assert isinstance(store, NoBlobStore)
     with pytest.raises(ConfigurationError, match=r"640,000 bytes .*set HOLDFAST_BLOBS=file"):
         await ClaimCheck(store).put("run-1", DATA)
@@ -205,12 +209,12 @@ async def test_a_bus_without_a_store() -> None:
 )
 def test_urls_that_cannot_be_used(url: str) -> None:
     with pytest.raises(ConfigurationError, match="write file:///absolute/folder"):
-        open_blob_store(url, Environment(bus=MemoryBus(MemoryBroker())))
+        open_blob_store(url, Environment(bus=SimPlace().unconnected_bus()))
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="create it"):
-        open_blob_store((tmp_path / "none").as_uri(), Environment(bus=MemoryBus(MemoryBroker())))
+        open_blob_store((tmp_path / "none").as_uri(), Environment(bus=SimPlace().unconnected_bus()))
 
 
 def test_the_sqlite_bus_has_its_own(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,6 +25,7 @@ from holdfast.agents.ledger import (
     Phase,
     StepWrite,
     cancelled_failure,
+    fold_step,
 )
 from holdfast.agents.metrics import AgentMetrics
 from holdfast.agents.places import Places
@@ -104,7 +106,11 @@ class AgentMachine:
 
     def restore(self, key: str, value: bytes | None) -> None:
         """See `SlotMachine`. Raises `Undecodable` for a journal that this build cannot read."""
-        self._ledger.restore(key, None if value is None else decode(AgentJournal, value).body)
+        if value is None:
+            self._ledger.restore(key, None)
+            return
+        step = fold_step(key, value)
+        self._ledger.restore(key, step or decode(AgentJournal, value).body)
 
     def opened(self, opened: Opened) -> None:
         """See `SlotMachine`."""
@@ -408,6 +414,22 @@ class AgentMachine:
         finally:
             self._waiters.pop(write, None)
 
+    @contextmanager
+    def readable(self, run: Run) -> Iterator[None]:
+        """A damaged step ends the process, as it would have, had it been decoded on restore.
+
+        Nobody else may judge it: to the handler an error would be one of its own steps', and
+        a step that is taken for missing would run twice.
+        """
+        try:
+            yield
+        except Undecodable as error:
+            slot = self._control.slot
+            self._environment.die(
+                f"slot {slot.group}/{slot.partition}: the journal of task {run.entry.name} cannot "
+                f"be read: {error}"
+            )
+
     async def prove(self, run: Run) -> None:
         """Return once the slot's ownership is proven; an attempt that is over gets no further."""
         try:
@@ -426,10 +448,12 @@ class _RunJournal:
         self._run = run
 
     def find(self, name: str, key: str) -> StepEntry | None:
-        return self._run.entry.steps.get((name, key))
+        with self._machine.readable(self._run):
+            return self._run.entry.steps.get((name, key))
 
     def all(self) -> Collection[StepEntry]:
-        return self._run.entry.steps.values()
+        with self._machine.readable(self._run):
+            return list(self._run.entry.steps.values())
 
     async def write(self, name: str, key: str, entry: StepEntry | None) -> None:
         await self._machine.write_step(self._run, name, key, entry)

@@ -50,7 +50,7 @@ class Runs:
     def __init__(self, places: Places, report: Callable[[Run, Ending | None], None]) -> None:
         self._places = places
         self._report = report
-        self._bodies: set[Run] = set()
+        self._bodies: dict[Run, None] = {}
         self._current: dict[Entry, Run] = {}
 
     def __len__(self) -> int:
@@ -63,7 +63,7 @@ class Runs:
     def add(self, entry: Entry, seat: Seat) -> Run:
         """Note that `entry` has a place."""
         run = Run(entry, entry.attempt, seat)
-        self._bodies.add(run)
+        self._bodies[run] = None
         self._current[entry] = run
         return run
 
@@ -124,7 +124,7 @@ class Runs:
     def _gone(self, run: Run) -> None:
         for timer in run.timers:
             timer.cancel()
-        self._bodies.discard(run)
+        self._bodies.pop(run, None)
         if self._current.get(run.entry) is run:
             del self._current[run.entry]
         self._places.stand_up(run.seat)

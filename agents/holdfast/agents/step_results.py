@@ -107,7 +107,10 @@ def result_codec(function: Callable[..., Any]) -> ResultCodec:
         return _ANY
     # Not the function itself: one that is made anew in each call would never be found again, and
     # would keep alive whatever it closes over.
-    key = (getattr(target, "__code__", target), str(annotations["return"]), annotations["return"])
+    # Nor a decorator's wrapper: all that it wraps share its code, while one annotation (a string)
+    # may name different types in their modules.
+    code = getattr(inspect.unwrap(target), "__code__", target)
+    key = (code, str(annotations["return"]), annotations["return"])
     codec = _codecs.get(key)
     if codec is None:
         if len(_codecs) >= _CODECS_MAX:

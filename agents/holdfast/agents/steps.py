@@ -85,7 +85,6 @@ class Steps:
         self._payloads = payloads
         self._now_ms = now_ms
         self._asked: set[tuple[str, str]] = set()
-        self._resumed = [s for s in journal.all() if s.attempt == envelope.attempt]
         self._summaries_bytes = 0
         self.summaries: list[StepSummary] = []
         self.parked: Parked | None = None
@@ -166,7 +165,9 @@ class Steps:
 
     def check_all_asked(self) -> None:
         """On return of a resumed attempt: raise `StepMismatch` for steps it did not ask for."""
-        missing = [s for s in self._resumed if (s.name, s.key) not in self._asked]
+        attempt = self._envelope.attempt
+        journaled = [s for s in self._journal.all() if (s.name, s.key) not in self._asked]
+        missing = [s for s in journaled if s.attempt == attempt]
         if not missing:
             return
         lines = [f"- journaled, not asked for: {s.name!r} (key {s.key!r})" for s in missing[:20]]

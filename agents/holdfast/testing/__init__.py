@@ -1,9 +1,10 @@
 """What tests of Holdfast, and of what is built on it, are made with and judged by.
 
 Holds the kit for users' tests (`Simulation`: agents and plans on a simulated bus, with virtual
-time, crashed at every step), and what histories are judged by: the history of a namespace (`History`, collected by a `Recorder`), what was seen from outside
-(`Evidence`), and the invariants that both must satisfy (`check`). A composition root: may use all
-of Holdfast. Must never: be imported by the production code.
+time, crashed at every step), and what histories are judged by: the history of a namespace
+(`History`, collected by a `Recorder`), what was seen from outside (`Evidence`), and the invariants
+that both must satisfy (`check`). A composition root: may use all of Holdfast. Must never: be
+imported by the production code.
 """
 
 from holdfast.testing.bodies import Call

@@ -154,6 +154,8 @@ class History:
     topic's), each in the order of its offsets. `offsets`: by whole group name, the last committed
     ones. `gaps`: what may be missing; a check that would need it says so, instead of judging.
     `commits`: all commits of all slots in the order in which they became visible, where known.
+    `begins`: where the history begins in partitions whose earlier records were forgotten while all
+    was quiet (`Recorder.forget`): nothing needs them any more, so that they are no gaps.
 
     To be set where they are not the defaults: `limits`, the bounds that the coordinators' engine
     had, and `blobs`, payloads above 512 KiB by name; both are needed to replay decisions.
@@ -167,6 +169,7 @@ class History:
         *,
         gaps: Iterable[Gap] = (),
         commits: Sequence[CommitSeen] | None = None,
+        begins: Mapping[TopicPartition, int] | None = None,
     ) -> None:
         self.namespace = namespace
         self.topics = Topics(namespace)
@@ -174,6 +177,7 @@ class History:
         self.offsets = offsets or {}
         self.gaps = tuple(gaps)
         self.commits = commits
+        self.begins = begins or {}
         self.limits = EngineLimits()
         self.blobs: Mapping[str, bytes] = {}
         self._unreadable: dict[Position, Received] = {}

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from types import TracebackType
 from typing import Self
 
@@ -91,6 +92,7 @@ class Recorder:
         self._positions: dict[TopicPartition, int] = {}
         self._compacted: set[str] = set()
         self._gaps: list[Gap] = []
+        self._begins: dict[TopicPartition, int] = {}
         self._followers: list[_Follower] = []
         self._watch: asyncio.Task[None] | None = None
         self._moved = asyncio.Event()
@@ -140,7 +142,25 @@ class Recorder:
                 self._raise_failures()
                 await self._moved.wait()
         records = {partition: list(log) for partition, log in self._records.items()}
-        return History(self._topics.namespace, records, offsets, gaps=self._gaps)
+        return History(
+            self._topics.namespace, records, offsets, gaps=self._gaps, begins=dict(self._begins)
+        )
+
+    def forget(self, history: History) -> None:
+        """Forget what `history` holds: the next one begins behind it. For runs of hours.
+
+        Only while all is quiet: no run, task or transaction may be open, or what comes later refers
+        to records that are forgotten. Of compacted topics the newest record of each key is kept, as
+        a broker would keep it.
+        """
+        for partition, log in history.records.items():
+            if not log:
+                continue
+            newer = self._records[partition][len(log) :]
+            kept = _compacted(log) if partition.topic in self._compacted else []
+            self._records[partition] = kept + newer
+            self._begins[partition] = log[-1].offset + 1
+        self._gaps = [g for g in self._gaps if g.end > self._begins.get(g.partition, 0)]
 
     # --- what the followers say ----------------------------------------------------------------
 
@@ -149,7 +169,10 @@ class Recorder:
         for received in batch:
             partition = TopicPartition(received.topic, received.partition)
             log = self._records[partition]
-            last = log[-1].offset if log else received.offset - 1
+            forgotten = self._begins.get(partition, 0) - 1
+            last = max(forgotten, log[-1].offset) if log else forgotten
+            if last < 0:
+                last = received.offset - 1  # where the recorder began to read
             if received.offset <= last:
                 continue
             if self._dense and received.offset > last + 1:
@@ -233,3 +256,9 @@ class Recorder:
         for follower in self._followers:
             if follower.task.done():
                 follower.task.result()
+
+
+def _compacted(log: Sequence[Received]) -> list[Received]:
+    newest = {received.key: received for received in log}
+    kept = (received for received in newest.values() if received.value is not None)
+    return sorted(kept, key=attrgetter("offset"))

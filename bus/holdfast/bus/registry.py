@@ -179,10 +179,15 @@ class BusRegistry:
                     return found
                 try:
                     return await self._register_once(subject, compiled, mode)
-                except (Fenced, OutcomeUnknown) as error:
+                except OutcomeUnknown as error:
+                    # Nothing is read before the next writer has decided what this one left open:
+                    # reading would wait until that transaction times out.
                     logger.info("registering %s again: %s", subject, error)
-                await self._pause(attempt)
-                await self._read_to_end()
+                    await self._pause(attempt)
+                except Fenced as error:
+                    logger.info("registering %s again: %s", subject, error)
+                    await self._pause(attempt)
+                    await self._read_to_end()
         raise BusUnavailable(
             f"schema of {subject!r}: others were faster {REGISTER_ATTEMPTS_MAX} times;"
             " start fewer agents at once, or try again"

@@ -272,10 +272,12 @@ def _is_database(path: Path) -> bool:
 
 
 def remove_bus(settings: Settings) -> None:
-    """Remove the embedded bus and its projection (`--fresh`); raises `BadInput`.
+    """Remove the embedded bus and its projection (`--fresh`).
 
-    Nothing may run on it: the caller sees to that.
+    Raises `BadInput`, also while any process has the bus open: it would go on with a file that
+    nobody else sees any more, and lose what it commits.
     """
+    from holdfast.bus.embedded import in_use
     from holdfast.cli.reading import projection_file
 
     path = settings.bus_file
@@ -285,6 +287,11 @@ def remove_bus(settings: Settings) -> None:
         )
     if path.exists() and not _is_database(path):
         raise BadInput(f"--fresh does not remove {path}: it is no bus of Holdfast")
+    if in_use(path):
+        raise BadInput(
+            f"--fresh would remove {path}, which another process uses (a service, a client or "
+            "another `holdfast dev`): stop it first, or leave --fresh out"
+        )
     for base in (path, projection_file(settings)):
         for name in (base.name, f"{base.name}-wal", f"{base.name}-shm"):
             base.with_name(name).unlink(missing_ok=True)

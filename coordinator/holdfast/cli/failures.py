@@ -41,13 +41,19 @@ class NotThere(HoldfastError):
 def exit_code(error: BaseException) -> ExitCode:
     """Return the exit code that an exception stands for."""
     from holdfast.bus.errors import BusUnavailable, OffsetOutOfRange, OutcomeUnknown
-    from holdfast.client.errors import ClientClosed, EventsLost, RunFailed, WaitTimeout
+    from holdfast.client.errors import (
+        ClientClosed,
+        EventsLost,
+        RunFailed,
+        RunNotFound,
+        WaitTimeout,
+    )
 
     if isinstance(error, KeyboardInterrupt):
         return ExitCode.INTERRUPTED
     if isinstance(error, RunFailed):
         return ExitCode.RUN_FAILED
-    if isinstance(error, NotThere):
+    if isinstance(error, (NotThere, RunNotFound)):
         return ExitCode.NOT_FOUND
     later = (
         WaitTimeout,

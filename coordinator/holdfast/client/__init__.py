@@ -13,6 +13,7 @@ from holdfast.client.errors import (
     RunCancelled,
     RunConflict,
     RunFailed,
+    RunNotFound,
     RunRefused,
     WaitTimeout,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "RunCancelled",
     "RunConflict",
     "RunFailed",
+    "RunNotFound",
     "RunRefused",
     "SyncClient",
     "SyncRun",

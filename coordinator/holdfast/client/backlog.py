@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import NamedTuple
 
 from holdfast.bus.port import Bus
 from holdfast.client.errors import EventsLost
 from holdfast.client.peek import peek_event
-from holdfast.client.watch import ENDS, Watch
+from holdfast.client.watch import ENDS, REFUSALS, Watch
 from holdfast.schemas import Event, EventType, RunState, decode
 
-__all__ = ["Backlog"]
+__all__ = ["Backlog", "Past"]
 
 FIRST_CHUNK = 5_000
 CHUNK_GROWTH = 4
 _CLOSED = (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
 _ENDS = frozenset(kind.encode() for kind in ENDS)
 _STARTED = EventType.RUN_STARTED.encode()
+
+
+class Past(NamedTuple):
+    """What a search has found."""
+
+    end: Event | None
+    """The event that ended the run."""
+    known: bool
+    """Whether anything shows that there is such a run."""
 
 
 class Backlog:
@@ -38,24 +48,25 @@ class Backlog:
                 if peeked is not None and peeked[0] == run_id and received.value is not None:
                     yield received.offset, received.value
 
-    async def find_end(self, start: int, end: int) -> Event | None:
-        """Return the event that ended the run, if it stands in [start, end).
+    async def search(self, start: int, end: int) -> Past:
+        """Return what stands of the run in [start, end): its end, if there is one.
 
         Backwards in growing chunks: the runs people ask for are young, the partition may be long.
         """
-        chunk = FIRST_CHUNK
+        chunk, known = FIRST_CHUNK, False
         while end > start:
             first = max(start, end - chunk)
             begun = False
             async for _, value in self.forward(first, end):
-                peeked = peek_event(value)
-                if peeked is not None and peeked[1] in _ENDS:
-                    return decode(Event, value)
-                begun = begun or (peeked is not None and peeked[1] == _STARTED)
+                _, kind = peek_event(value) or (b"", b"")
+                if kind in _ENDS:
+                    return Past(decode(Event, value), known=True)
+                begun = begun or kind == _STARTED
+                known = known or kind not in REFUSALS
             if begun:
-                return None
+                break
             end, chunk = first, chunk * CHUNK_GROWTH
-        return None
+        return Past(None, known)
 
     @staticmethod
     def check_open(answer: Event) -> None:

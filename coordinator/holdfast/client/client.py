@@ -163,7 +163,7 @@ class Client:
         """Return a handle for a run that was submitted before, by whomever.
 
         `order_key`: what its plan declares, if anything. Whether there is such a run shows when it
-        is asked for something.
+        is asked for something: one that nothing on the bus knows of is `RunNotFound` after 5 s.
         """
         connected = await self._connect()
         watch = await self._watch(connected, check_run_id(run_id), order_key)

@@ -7,6 +7,7 @@ ClientError
 ├── RunConflict             the run id exists already, with another plan or input
 ├── CommandRefused          the run is not in a state for this command
 ├── WaitTimeout             nothing came within the time given (also a `TimeoutError`)
+├── RunNotFound             nothing on the bus knows of a run of this id
 ├── EventsLost              the bus has removed events before this client could read them
 └── ClientClosed            the client was closed meanwhile
 """
@@ -24,6 +25,7 @@ __all__ = [
     "RunCancelled",
     "RunConflict",
     "RunFailed",
+    "RunNotFound",
     "RunRefused",
     "WaitTimeout",
 ]
@@ -61,6 +63,19 @@ class RunRefused(ClientError):
 
 class RunConflict(ClientError):
     """The run id exists already, with another plan or input."""
+
+
+class RunNotFound(ClientError):
+    """Nothing on the bus knows of a run of this id, and no submission of it waits."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(
+            f"run {run_id!r} is not known: no event of it stands on the bus, and no submission "
+            "waits for a coordinator. Is the id right, and is this the namespace? (A run whose "
+            "plan declares an order key is found with that key; one that ended long ago may have "
+            "been removed with its events.)"
+        )
 
 
 class CommandRefused(ClientError):

@@ -21,10 +21,11 @@ from holdfast.client.errors import (
     RunRefused,
     WaitTimeout,
 )
+from holdfast.client.existence import Existence
 from holdfast.client.feed import EventFeed
 from holdfast.client.outbox import Outbox
 from holdfast.client.payloads import Payloads
-from holdfast.client.watch import ENDS, Watch
+from holdfast.client.watch import ENDS, REFUSALS, Watch
 from holdfast.schemas import (
     Command,
     CommandAction,
@@ -119,6 +120,9 @@ class Run(Generic[Out]):
         Raises:
             RunFailed, RunCancelled: it ended without success.
             RunRefused, RunConflict: it never began.
+            RunNotFound: this handle was found by its id, and nothing on the bus knows of the run:
+                no event, and no submission that waits, 5 s after it was first asked. Another
+                process may still submit it: ask again then.
             WaitTimeout: not ended after `timeout_s`; the run goes on.
             EventsLost: its end is older than what the bus keeps.
         """
@@ -139,12 +143,16 @@ class Run(Generic[Out]):
     async def accepted(self, timeout_s: float | None = None) -> None:
         """Return once a coordinator has taken the submission in, or knew the run already.
 
-        Raises `RunRefused`, `RunConflict`; `WaitTimeout` after `timeout_s`: no coordinator has
-        answered, the submission is kept.
+        Raises `RunRefused`, `RunConflict`, `RunNotFound` as `result` does; `WaitTimeout` after
+        `timeout_s`: no coordinator has answered, the submission is kept.
         """
         watch = self._watch
         try:
             async with asyncio.timeout(timeout_s):
+                if self.position is None:
+                    await self._require_existence()
+                    if watch.known:
+                        return
                 while self._answer() is None and not self._has_begun():
                     if watch.error is not None:
                         raise watch.error
@@ -168,17 +176,23 @@ class Run(Generic[Out]):
                     if self._may_be_past():
                         await self._search()
                         continue
+                    if self.position is None and not watch.known:
+                        await self._require_existence()
+                        continue
                     await watch.changed()
         except TimeoutError:
+            known = self.position is not None or watch.known
             raise WaitTimeout(
                 f"run {self.id!r} has not ended within {timeout_s:g} s; it goes on: ask again "
                 "by its id"
+                if known
+                else f"nothing is known of run {self.id!r} within {timeout_s:g} s: is the id right?"
             ) from None
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """Yield every event of the run from its first to its end, those to come as they come.
 
-        Raises `RunRefused`, `RunConflict`, `EventsLost`.
+        Raises `RunRefused`, `RunConflict`, `EventsLost`, `RunNotFound`.
         """
         watch, connection = self._watch, self._connection
         with watch.subscribed() as queue:
@@ -187,9 +201,12 @@ class Run(Generic[Out]):
             backlog = Backlog(connection.bus, connection.topics.events, watch)
             async for _, value in backlog.forward(first, live_from):
                 event = decode(Event, value)
+                watch.known = watch.known or event.type.encode() not in REFUSALS
                 yield event
                 if event.type in ENDS:
                     return
+            if self.position is None and not watch.known:
+                await self._require_existence()
             while (raw := await queue.get()) is not None:
                 event = decode(Event, raw[1])
                 yield event
@@ -285,6 +302,13 @@ class Run(Generic[Out]):
             return True
         return watch.started is not None and self._is_ours(decode(Event, watch.started))
 
+    async def _require_existence(self) -> None:
+        """Return once there is such a run, for all that is known; raises `RunNotFound`."""
+        await self._search()
+        connection = self._connection
+        if not self._watch.known:
+            await Existence(connection.bus, connection.topics, self._watch).require()
+
     def _may_be_past(self) -> bool:
         """Whether the end may stand before what the watch has seen."""
         if self._searched:
@@ -299,11 +323,12 @@ class Run(Generic[Out]):
             answer = self._answer()
             first = 0 if answer is None else answer[1].events_from or 0
             backlog = Backlog(connection.bus, connection.topics.events, watch)
-            found = await backlog.find_end(first, watch.start)
+            past = await backlog.search(first, watch.start)
             self._searched = True
-            if found is not None and watch.end is None:
-                watch.end = found
-            if found is None and answer is not None:
+            watch.known = watch.known or past.known
+            if past.end is not None and watch.end is None:
+                watch.end = past.end
+            if past.end is None and answer is not None:
                 backlog.check_open(answer[1])
 
     async def _first_offset(self) -> int:

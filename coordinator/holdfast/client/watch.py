@@ -14,7 +14,7 @@ from typing import TypeAlias
 from holdfast.client.errors import ClientError
 from holdfast.schemas import Event, EventType, decode
 
-__all__ = ["ENDS", "Watch"]
+__all__ = ["ENDS", "REFUSALS", "Watch"]
 
 ENDS = frozenset({EventType.RUN_SUCCEEDED, EventType.RUN_FAILED, EventType.RUN_CANCELLED})
 ANSWERS = frozenset(
@@ -28,6 +28,8 @@ ANSWERS = frozenset(
 )
 _ENDS = frozenset(kind.encode() for kind in ENDS)
 _ANSWERS = frozenset(kind.encode() for kind in ANSWERS)
+REFUSALS = frozenset(kind.encode() for kind in (EventType.RUN_REFUSED, EventType.COMMAND_REFUSED))
+"""Events that name a run and do not show that there is one."""
 _STARTED = EventType.RUN_STARTED.encode()
 
 Raw: TypeAlias = tuple[int, bytes]
@@ -44,6 +46,7 @@ class Watch:
         "answers",
         "end",
         "error",
+        "known",
         "partition",
         "run_id",
         "start",
@@ -60,12 +63,17 @@ class Watch:
         self.end: Event | None = None
         self.answers: dict[int, tuple[int, Event]] = {}
         """By the offset of the record that asked: (offset of the answer, answer)."""
+        self.known = False
+        """Whether an event has shown that there is such a run."""
         self.error: ClientError | None = None
         self._changed: asyncio.Event | None = None
         self._subscribers: list[asyncio.Queue[Raw | None]] = []
 
     def deliver(self, offset: int, kind: bytes, value: bytes) -> None:
         """Take an event of this run."""
+        if not self.known and kind not in REFUSALS:
+            self.known = True
+            self._wake()
         if kind in _ENDS:
             self.end = decode(Event, value)
             self._wake()

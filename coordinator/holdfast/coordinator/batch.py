@@ -75,7 +75,8 @@ class Batch:
         self._state = state
         self._writing = writing
         self._slotted = slotted
-        self._now_ms = now_ms
+        self.now_ms = now_ms
+        """The slot's time, at which all of it happens."""
         self._broken: dict[Pending, str] = {}
         self._muted: set[Pending] = set()
         """Broken inputs whose agents cannot even be told to let go: their topics are gone."""
@@ -145,7 +146,7 @@ class Batch:
     def _try(self, pending: Pending, input_: Input) -> tuple[Reaction | None, str]:
         """Return the reaction (added to the batch unless it has needs), or why there is none."""
         try:
-            reaction = self._engine.react(self.view, input_, self._now_ms)
+            reaction = self._engine.react(self.view, input_, self.now_ms)
             if not reaction.needs:
                 self._add(pending, reaction)
         except (Rejected, Unencodable) as error:
@@ -160,7 +161,7 @@ class Batch:
         logger.error("%s cannot go on and is ended: %s", input_.entity, reason)
         arrival = input_ if isinstance(input_, Arrival) else None
         broken = Broken(input_.entity, arrival, reason)
-        reaction = self._engine.react(self.view, broken, self._now_ms)
+        reaction = self._engine.react(self.view, broken, self.now_ms)
         try:
             self._add(pending, self._unless_muted(pending, reaction))
         except Rejected:

@@ -5,11 +5,16 @@ Wall clocks jump: an operator corrects one, a virtual machine was moved. All tim
 hang on it, so a jump against the monotonic clock is held: time goes on from where it was, at the
 monotonic clock's pace, until the wall agrees again or the slot is opened anew. Small differences
 are followed.
+
+Time that is ahead of the wall (a clock that was an hour fast was put right, and the coordinator
+restarted) goes on at half its pace until the wall has caught up: to wait for the wall would make
+every retry of the slot wait for that hour.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 
 from holdfast.coordinator import metrics
@@ -20,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 HELD_JUMP_MS = 60_000
 """A jump of the wall clock by more than this is held."""
+CATCHING_UP = 0.5
+"""The pace of a time that is ahead of the wall."""
 
 
 class SteadyClock:
@@ -33,10 +40,12 @@ class SteadyClock:
     ) -> None:
         self._wall_ms = wall_ms
         self._monotonic_s = monotonic_s
-        self._told_ms = floor_ms
+        self._told_ms = float(floor_ms)
         self._wall_before_ms = wall_ms()
-        self._monotonic_before_s = monotonic_s()
+        self._monotonic_before_s = self._told_at_s = monotonic_s()
         self._held = False
+        self._steady_ms = self._wall_before_ms
+        """The wall's time when it was asked last, without the jump that is held."""
 
     def now_ms(self) -> int:
         """Return the time; the same or later than the last answer."""
@@ -51,12 +60,18 @@ class SteadyClock:
             self._held = False
             metrics.CLOCK_HELD_SECONDS.set(0)
             self._wall_before_ms, self._monotonic_before_s = wall_ms, monotonic_s
-        self._told_ms = max(self._told_ms, wall_ms)
-        return self._told_ms
+        since_ms = (monotonic_s - self._told_at_s) * 1_000
+        self._told_at_s = monotonic_s
+        self._steady_ms = wall_ms
+        self._told_ms = max(self._told_ms + since_ms * CATCHING_UP, wall_ms)
+        return int(self._told_ms)
 
     def wall_of(self, at_ms: int) -> int:
         """Return what the wall clock will show when this clock tells `at_ms`."""
-        return self._wall_ms() + at_ms - self.now_ms()
+        ahead_ms = at_ms - self.now_ms()
+        slowly_ms = math.ceil(ahead_ms / CATCHING_UP)
+        # Whichever comes first: this clock at its slower pace, or the wall.
+        return self._wall_ms() + min(slowly_ms, at_ms - self._steady_ms)
 
     def _hold(self, jump_ms: int) -> None:
         metrics.CLOCK_HELD_SECONDS.set(jump_ms / 1_000)

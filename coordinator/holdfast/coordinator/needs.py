@@ -47,7 +47,7 @@ class Needs:
         self._schemas = schemas
         self._schema_wait_s = schema_wait_s
         self._ready = ready
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
 
     def meet(self, pending: Pending, needs: Sequence[Need]) -> None:
         """Start to meet the needs of an input."""
@@ -55,8 +55,8 @@ class Needs:
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
 
     def recheck(self, pending: Pending, check: Callable[[], Awaitable[None]]) -> None:
         """Let `check` look again at a submission that seemed impossible, then let it enter."""

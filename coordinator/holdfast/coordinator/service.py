@@ -100,14 +100,11 @@ class CoordinatorMachine:
         self._restoring.take(key, value)
 
     def opened(self, opened: Opened) -> None:
-        """Arm all timers, and look after every entity: what was left undone is in its state."""
+        """Look after every entity, a few at a time: what was left undone is in its state."""
         environment = self._context.environment
-        floor_ms = self._restoring.finish()
-        self._clock = SteadyClock(environment.now_ms, environment.monotonic, floor_ms)
+        self._clock = SteadyClock(environment.now_ms, environment.monotonic, opened.told_ms)
         self._intake = Intake({self._topic: opened.positions[self._topic]})
-        for entity, held in self._state.entities.items():
-            for name, value in held.records.items():
-                self._timers.set(entity, name, getattr(value, "timer_ms", None))
+        for entity in self._state.entities:
             self._unvisited.append(entity)
         self._arm_eviction()
         self._measure()
@@ -116,7 +113,7 @@ class CoordinatorMachine:
 
     def _take_up_parked(self) -> None:
         """What waited when the slot was lost waits again, before all that is read anew."""
-        for offset, parked in sorted(self._restoring.parked.items()):
+        for offset, parked in self._restoring.parked():
             headers = tuple((header.name, header.value) for header in parked.headers)
             received = Received(
                 self._topic,
@@ -160,16 +157,22 @@ class CoordinatorMachine:
             moved = [p.offset for p in batch.taken if p.offset is not None]
             batch.finish(self._park_before(max(moved)) if moved else ())
             if batch.records or moved:
-                return Commit([self._change(batch)], self._offsets(moved))
+                return Commit([self._change(batch)], self._offsets(moved), batch.now_ms)
             # Timers and continuations that found nothing to do: no need to write that down.
             self._apply(batch)
             if self._unvisited:
                 break
         return None
 
+    def _visit(self, entity: str) -> None:
+        """Arm the timers of a restored entity, and go on with what it was about."""
+        for name, value in self._state.entity(entity).records.items():
+            self._timers.set(entity, name, getattr(value, "timer_ms", None))
+        self._continue(entity)
+
     def _batch(self) -> Batch:
         for _ in range(min(VISITS, len(self._unvisited))):
-            self._continue(self._unvisited.popleft())
+            self._visit(self._unvisited.popleft())
         now_ms = self._time().now_ms()
         batch = Batch(self._engine, self._state, self._writing, self._slotted, now_ms)
         settings = self._settings

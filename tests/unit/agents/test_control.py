@@ -21,8 +21,7 @@ from tests.unit.agents.workers import CANCEL, RELEASE, World, check, worker
 
 
 @check
-async def test_release_leaves_no_key() -> None:
-    slot = FakeSlot(worker(World()))
+async def test_release_leaves_no_key(slot: FakeSlot) -> None:
     slot.boot(clean=True)
     slot.send("fails")
     await slot.work()
@@ -33,9 +32,7 @@ async def test_release_leaves_no_key() -> None:
 
 
 @check
-async def test_cancel_of_a_running_task_is_answered_once() -> None:
-    world = World()
-    slot = FakeSlot(worker(world))
+async def test_cancel_of_a_running_task_is_answered_once(world: World, slot: FakeSlot) -> None:
     slot.boot(clean=True)
     slot.send("waits")
     await slot.settle()
@@ -48,8 +45,7 @@ async def test_cancel_of_a_running_task_is_answered_once() -> None:
 
 
 @check
-async def test_a_cancel_is_read_again_after_a_crash_before_its_end() -> None:
-    slot = FakeSlot(worker(World()))
+async def test_a_cancel_is_read_again_after_a_crash_before_its_end(slot: FakeSlot) -> None:
     slot.boot(clean=True)
     slot.send("waits")
     await asyncio.sleep(0.03)
@@ -65,9 +61,9 @@ async def test_a_cancel_is_read_again_after_a_crash_before_its_end() -> None:
 
 
 @check
-async def test_cancel_before_the_record_is_answered_and_the_record_dropped() -> None:
-    world = World()
-    slot = FakeSlot(worker(world))
+async def test_cancel_before_the_record_is_answered_and_the_record_dropped(
+    world: World, slot: FakeSlot
+) -> None:
     slot.boot(clean=True)
     slot.tell(CANCEL)
     await slot.work()
@@ -86,8 +82,9 @@ async def test_cancel_before_the_record_is_answered_and_the_record_dropped() -> 
 
 
 @check
-async def test_a_release_before_the_cancelled_record_leaves_nothing_once_it_comes() -> None:
-    slot = FakeSlot(worker(World()))
+async def test_a_release_before_the_cancelled_record_leaves_nothing_once_it_comes(
+    slot: FakeSlot,
+) -> None:
     slot.boot(clean=True)
     slot.tell(CANCEL)
     slot.tell(RELEASE)
@@ -101,8 +98,7 @@ async def test_a_release_before_the_cancelled_record_leaves_nothing_once_it_come
 
 
 @check
-async def test_a_cancel_whose_record_never_comes_is_forgotten_after_7_days() -> None:
-    slot = FakeSlot(worker(World()))
+async def test_a_cancel_whose_record_never_comes_is_forgotten_after_7_days(slot: FakeSlot) -> None:
     slot.boot(clean=True)
     slot.tell(CANCEL)
     await slot.work()
@@ -156,9 +152,9 @@ async def test_a_handler_that_swallows_its_cancel_is_ended_without_it() -> None:
 
 
 @check
-async def test_an_order_key_stays_closed_until_the_last_attempt_has_ended() -> None:
-    world = World()
-    slot = FakeSlot(worker(world))
+async def test_an_order_key_stays_closed_until_the_last_attempt_has_ended(
+    world: World, slot: FakeSlot
+) -> None:
     slot.boot(clean=True)
     slot.send("fails", "a", order_key="k")
     slot.send("plain", "b", order_key="k")
@@ -177,8 +173,7 @@ async def test_an_order_key_stays_closed_until_the_last_attempt_has_ended() -> N
 
 
 @check
-async def test_release_opens_the_order_key() -> None:
-    slot = FakeSlot(worker(World()))
+async def test_release_opens_the_order_key(slot: FakeSlot) -> None:
     slot.boot(clean=True)
     slot.send("fails", "a", order_key="k")
     slot.send("plain", "b", order_key="k")
@@ -189,8 +184,7 @@ async def test_release_opens_the_order_key() -> None:
 
 
 @check
-async def test_loose_order_lets_others_pass_while_one_retries() -> None:
-    slot = FakeSlot(worker(World()))
+async def test_loose_order_lets_others_pass_while_one_retries(slot: FakeSlot) -> None:
     slot.boot(clean=True)
     slot.send("fails", "a", order_key="k", loose_order=True)
     slot.send("plain", "b", order_key="k", loose_order=True)
@@ -199,8 +193,7 @@ async def test_loose_order_lets_others_pass_while_one_retries() -> None:
 
 
 @check
-async def test_a_full_slot_still_reads_the_attempt_that_its_tasks_wait_for() -> None:
-    slot = FakeSlot(worker(World()))
+async def test_a_full_slot_still_reads_the_attempt_that_its_tasks_wait_for(slot: FakeSlot) -> None:
     slot.boot(clean=True)
     slot.send("fails", "a", order_key="k")
     await slot.work()
@@ -219,8 +212,7 @@ async def test_a_full_slot_still_reads_the_attempt_that_its_tasks_wait_for() -> 
 
 
 @check
-async def test_a_release_of_an_end_that_is_being_committed_waits_for_it() -> None:
-    slot = FakeSlot(worker(World()))
+async def test_a_release_of_an_end_that_is_being_committed_waits_for_it(slot: FakeSlot) -> None:
     slot.boot(clean=True)
     slot.send("fails", "a")
     await slot.settle()
@@ -234,8 +226,9 @@ async def test_a_release_of_an_end_that_is_being_committed_waits_for_it() -> Non
 
 
 @check
-async def test_the_next_attempt_can_come_before_the_end_of_the_last_is_acknowledged() -> None:
-    slot = FakeSlot(worker(World()))
+async def test_the_next_attempt_can_come_before_the_end_of_the_last_is_acknowledged(
+    slot: FakeSlot,
+) -> None:
     slot.boot(clean=True)
     slot.send("fails", "a")
     await slot.settle()

@@ -225,8 +225,7 @@ def test_an_undecodable_record_as_large_as_a_record_may_be_is_passed(name: str) 
 
 
 @check
-async def test_a_cancel_with_an_endless_reason_is_answered() -> None:
-    slot = FakeSlot(worker(World()))
+async def test_a_cancel_with_an_endless_reason_is_answered(slot: FakeSlot) -> None:
     refusing_large(slot)
     slot.boot(clean=True)
     reason = "r" * 999_950
@@ -384,8 +383,9 @@ async def test_a_cancelled_record_behind_an_open_one_is_passed_with_its_cancel()
 
 
 @check
-async def test_a_record_that_was_forwarded_is_not_forwarded_again_after_a_crash() -> None:
-    slot = FakeSlot(worker(World()))
+async def test_a_record_that_was_forwarded_is_not_forwarded_again_after_a_crash(
+    slot: FakeSlot,
+) -> None:
     slot.boot(clean=True)
     slot.control.misplaced = lambda received: (  # type: ignore[method-assign]
         Record(received.topic, b"k", received.value) if received.offset == 1 else None
@@ -400,8 +400,9 @@ async def test_a_record_that_was_forwarded_is_not_forwarded_again_after_a_crash(
 
 
 @check
-async def test_two_attempts_that_wait_for_a_lost_answer_leave_no_gap_in_the_offsets() -> None:
-    slot = FakeSlot(worker(World()))
+async def test_two_attempts_that_wait_for_a_lost_answer_leave_no_gap_in_the_offsets(
+    slot: FakeSlot,
+) -> None:
     slot.boot(clean=True)
     slot.send("fails")
     for _ in range(20):

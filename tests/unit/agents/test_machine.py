@@ -20,8 +20,7 @@ from tests.unit.agents.workers import Number, World, check, killer, worker
 
 
 @check
-async def test_a_short_task_costs_one_commit_and_no_journal_record() -> None:
-    slot = FakeSlot(worker(World()))
+async def test_a_short_task_costs_one_commit_and_no_journal_record(slot: FakeSlot) -> None:
     slot.boot(clean=True)
     slot.send("plain", value=Number(n=4))
     await slot.settle()
@@ -35,9 +34,9 @@ async def test_a_short_task_costs_one_commit_and_no_journal_record() -> None:
 
 
 @check
-async def test_a_long_task_is_accepted_after_20_ms_and_forgotten_with_its_result() -> None:
-    world = World()
-    slot = FakeSlot(worker(world))
+async def test_a_long_task_is_accepted_after_20_ms_and_forgotten_with_its_result(
+    world: World, slot: FakeSlot
+) -> None:
     slot.boot(clean=True)
     slot.send("waits", "a")
     await slot.settle()
@@ -53,9 +52,9 @@ async def test_a_long_task_is_accepted_after_20_ms_and_forgotten_with_its_result
 
 
 @check
-async def test_what_stands_before_a_closed_record_is_accepted_with_it() -> None:
-    world = World()
-    slot = FakeSlot(worker(world))
+async def test_what_stands_before_a_closed_record_is_accepted_with_it(
+    world: World, slot: FakeSlot
+) -> None:
     slot.boot(clean=True)
     slot.send("waits", "a", deliver=False)
     slot.send("plain", "b", deliver=False)
@@ -126,8 +125,7 @@ async def test_a_failed_attempt_keeps_its_steps_for_the_next() -> None:
 
 
 @check
-async def test_a_timeout_fails_the_attempt_and_may_be_tried_again() -> None:
-    slot = FakeSlot(worker(World()))
+async def test_a_timeout_fails_the_attempt_and_may_be_tried_again(slot: FakeSlot) -> None:
     slot.boot(clean=True)
     slot.send("waits", timeout_ms=1500)
     await slot.work(seconds=1.4)
@@ -140,9 +138,9 @@ async def test_a_timeout_fails_the_attempt_and_may_be_tried_again() -> None:
 
 
 @check
-async def test_an_unclean_end_counts_resumes_before_anything_starts() -> None:
-    world = World()
-    slot = FakeSlot(worker(world))
+async def test_an_unclean_end_counts_resumes_before_anything_starts(
+    world: World, slot: FakeSlot
+) -> None:
     slot.boot(clean=True)
     slot.send("waits", "a")
     await slot.work(seconds=0.1)
@@ -228,8 +226,7 @@ async def test_a_suspect_runs_alone_and_shares_again_after_its_next_step() -> No
 
 
 @check
-async def test_an_undecodable_record_is_buried_whole_and_answered() -> None:
-    slot = FakeSlot(worker(World()))
+async def test_an_undecodable_record_is_buried_whole_and_answered(slot: FakeSlot) -> None:
     slot.boot(clean=True)
     headers = (
         ("holdfast-run", b"r"),
@@ -259,8 +256,7 @@ async def test_an_undecodable_record_is_buried_whole_and_answered() -> None:
 
 
 @check
-async def test_an_input_that_does_not_fit_and_a_task_nobody_has() -> None:
-    slot = FakeSlot(worker(World()))
+async def test_an_input_that_does_not_fit_and_a_task_nobody_has(slot: FakeSlot) -> None:
     slot.boot(clean=True)
 
     class Wrong(BaseModel):
@@ -274,9 +270,9 @@ async def test_an_input_that_does_not_fit_and_a_task_nobody_has() -> None:
 
 
 @check
-async def test_an_abandoned_slot_keeps_what_runs_and_tells_nobody() -> None:
-    world = World()
-    slot = FakeSlot(worker(world))
+async def test_an_abandoned_slot_keeps_what_runs_and_tells_nobody(
+    world: World, slot: FakeSlot
+) -> None:
     slot.boot(clean=True)
     slot.send("waits", "a")
     await slot.work(seconds=0.1)

@@ -1,4 +1,4 @@
-"""A whole agent service over a bus in memory: topics, schemas, manifest, slots, stop."""
+"""A whole agent service over the simulated bus: topics, schemas, manifest, slots, stop."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from holdfast.schemas.records import (
     TaskEnvelope,
     TaskResult,
 )
-from tests.doubles.memory_bus import MemoryBroker, MemoryBus
+from tests.doubles.sim_place import SimPlace
 
 TOPICS = Topics("holdfast")
 
@@ -78,9 +78,9 @@ def greeter() -> Agent:
 class Service:
     """An agent's service and what a coordinator would do with it."""
 
-    def __init__(self, agent: Agent, broker: MemoryBroker | None = None) -> None:
-        self.broker = broker or MemoryBroker()
-        self.environment = Environment(MemoryBus(self.broker))
+    def __init__(self, agent: Agent, place: SimPlace | None = None) -> None:
+        self.place = place or SimPlace()
+        self.environment = Environment(self.place.bus())
         self.agent = agent
         self.runtime = AgentRuntime(self.environment, agent, AgentSettings("greeter-1", 4))
 
@@ -133,8 +133,8 @@ class Service:
 
 
 @asynccontextmanager
-async def serving(agent: Agent, broker: MemoryBroker | None = None) -> AsyncIterator[Service]:
-    service = Service(agent, broker)
+async def serving(agent: Agent, place: SimPlace | None = None) -> AsyncIterator[Service]:
+    service = Service(agent, place)
     await service.runtime.start()
     try:
         yield service
@@ -202,7 +202,7 @@ async def test_a_topic_that_does_not_exist_fails_its_task_alone() -> None:
 
 
 async def test_a_killed_service_goes_on_where_it_was() -> None:
-    broker = MemoryBroker()
+    place = SimPlace()
     entered, gate = asyncio.Event(), asyncio.Event()
     bodies: list[str] = []
 
@@ -222,14 +222,14 @@ async def test_a_killed_service_goes_on_where_it_was() -> None:
 
         return agent
 
-    first = Service(patient(), broker)
+    first = Service(patient(), place)
     await first.runtime.start()
     await first.send("wait", "a")
     async with asyncio.timeout(20):
         await entered.wait()
     await first.runtime.kill()
     gate.set()
-    async with serving(patient(), broker) as second:
+    async with serving(patient(), place) as second:
         result = await second.result("a")
     assert result.outcome is Outcome.SUCCEEDED, result.failure
     assert result.resumes == 1
@@ -252,24 +252,25 @@ async def test_a_schema_that_breaks_its_readers_is_refused_at_start() -> None:
         age: int
 
     Changed.__name__ = Changed.__qualname__ = "Name"
-    broker = MemoryBroker()
-    async with serving(agent_of(Name), broker):
+    place = SimPlace()
+    async with serving(agent_of(Name), place):
         pass
-    service = Service(agent_of(Changed), broker)
+    service = Service(agent_of(Changed), place)
     with pytest.raises(IncompatibleSchema, match="age"):
         await service.runtime.start()
 
 
 async def test_topics_of_another_partition_count_stop_the_start() -> None:
-    broker = MemoryBroker()
-    async with serving(greeter(), broker):
+    place = SimPlace()
+    async with serving(greeter(), place):
         pass
-    environment = Environment(MemoryBus(broker))
+    environment = Environment(place.bus())
     runtime = AgentRuntime(environment, greeter(), AgentSettings("greeter-1", 3))
     with pytest.raises(TopicMismatch):
         await runtime.start()
 
 
 def test_an_agent_without_tasks_is_refused() -> None:
+    environment = Environment(SimPlace().unconnected_bus())
     with pytest.raises(DefinitionError, match="no tasks"):
-        AgentRuntime(Environment(MemoryBus(MemoryBroker())), Agent("idle"), AgentSettings("i", 1))
+        AgentRuntime(environment, Agent("idle"), AgentSettings("i", 1))

@@ -17,7 +17,7 @@ from holdfast.schemas.records import (
 )
 from tests.unit.agents.fake_slot import TOPICS, FakeSlot
 from tests.unit.agents.virtual import run_virtual
-from tests.unit.agents.workers import RELEASE, Number, Text, World, check, worker
+from tests.unit.agents.workers import RELEASE, Number, Text, World, check
 
 
 @pytest.mark.parametrize(
@@ -141,9 +141,7 @@ async def test_a_resume_that_skips_a_journaled_step_is_a_mismatch() -> None:
 
 
 @check
-async def test_ownership_is_proven_before_each_body() -> None:
-    world = World()
-    slot = FakeSlot(worker(world))
+async def test_ownership_is_proven_before_each_body(world: World, slot: FakeSlot) -> None:
     slot.boot(clean=True)
     slot.control.before_proof = lambda: world.seen.append("proof")
     slot.send("steps", value=Number(n=0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -68,14 +69,13 @@ def worker(world: World, **task_options: Any) -> Agent:
     return agent
 
 
-def check(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
-    """Make a coroutine a test that runs under the virtual clock."""
+def check(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Make a coroutine a test that runs under the virtual clock; it may ask for fixtures."""
 
-    def run() -> None:
-        run_virtual(test)
+    @functools.wraps(test)
+    def run(*arguments: Any, **fixtures: Any) -> None:
+        run_virtual(lambda: test(*arguments, **fixtures))
 
-    run.__name__ = test.__name__
-    run.__doc__ = test.__doc__
     return run
 
 

@@ -14,7 +14,7 @@ from holdfast.cli.modules import find_agent
 from holdfast.cli.printing import clip, duration
 from holdfast.cli.reading import projection_file
 from holdfast.cli.settings import load_settings
-from holdfast.client import RunFailed, WaitTimeout
+from holdfast.client import RunFailed, RunNotFound, WaitTimeout
 from tests.unit.cli.conftest import Invoke
 
 
@@ -92,6 +92,7 @@ def test_each_bus_and_namespace_has_a_projection_of_its_own(
 def test_exit_codes() -> None:
     assert exit_code(RunFailed("r", None)) is ExitCode.RUN_FAILED
     assert exit_code(WaitTimeout("late")) is ExitCode.TIMEOUT
+    assert exit_code(RunNotFound("r")) is ExitCode.NOT_FOUND
     assert exit_code(BadInput("x")) is ExitCode.BAD_INPUT
     assert exit_code(KeyError("x")) is ExitCode.UNEXPECTED
 

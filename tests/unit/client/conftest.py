@@ -1,4 +1,4 @@
-"""A namespace on the bus in memory, agents that have published themselves, and a coordinator that
+"""A namespace on the simulated bus, agents that have published themselves, and a coordinator that
 answers as it is told: what a client sees of the world, and nothing else."""
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from holdfast.bus.partition import partition_for
-from holdfast.bus.port import Environment, Record, TopicPartition
+from holdfast.bus.port import Environment, Record
 from holdfast.bus.registry import BusRegistry
 from holdfast.bus.topics import Topics
 from holdfast.client import Client, ClientSettings
@@ -34,7 +34,7 @@ from holdfast.schemas import (
     encode,
     encode_json,
 )
-from tests.doubles.memory_bus import MemoryBroker, MemoryBus
+from tests.doubles.sim_place import SimPlace
 from tests.waiting import until
 
 PARTITIONS = 4
@@ -59,8 +59,8 @@ class World:
     """The bus, and what a coordinator and agents write to it."""
 
     def __init__(self) -> None:
-        self.broker = MemoryBroker()
-        self.bus = MemoryBus(self.broker)
+        self.place = SimPlace()
+        self.bus = self.place.bus()
         self.environment = Environment(self.bus)
         self.ids: dict[str, int] = {}
         self.taken = [0] * PARTITIONS
@@ -97,7 +97,7 @@ class World:
                 decode(CoordinatorEnvelope, r.value),
             )
             for n in range(PARTITIONS)
-            for r in self.broker.logs[TopicPartition(TOPICS.coordinator, n)].records
+            for r in self.place.records(TOPICS.coordinator, n)
             if r.value is not None
         ]
 

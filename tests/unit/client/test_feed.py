@@ -13,7 +13,7 @@ from holdfast.client import feed as feed_module
 from holdfast.client.feed import EventFeed
 from holdfast.client.watch import Watch
 from holdfast.schemas import EventType
-from tests.doubles.memory_bus import MemoryReader
+from holdfast.testing.sim.reading import SimReader
 from tests.unit.client.conftest import PARTITIONS, TOPICS, World
 from tests.waiting import until
 
@@ -25,7 +25,7 @@ async def test_it_goes_on_when_the_bus_is_back(
     failures = 3
     open_reader = world.bus.open_reader
 
-    async def failing(starts: Mapping[TopicPartition, int]) -> MemoryReader:
+    async def failing(starts: Mapping[TopicPartition, int]) -> SimReader:
         nonlocal failures
         if failures:
             failures -= 1

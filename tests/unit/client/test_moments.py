@@ -26,13 +26,13 @@ async def test_topics_that_a_coordinator_is_about_to_create_are_waited_for() -> 
 
 
 async def test_closing_while_it_connects_leaves_nothing_open(world: World) -> None:
-    specs = dict(world.broker.topics)
-    world.broker.topics.clear()
+    specs = dict(world.place.broker.topics)
+    world.place.broker.topics.clear()
     client = Client(settings=SETTINGS, environment=world.environment)
     connecting = asyncio.create_task(client.start())
     await asyncio.sleep(0)
     await client.close()
-    world.broker.topics.update(specs)
+    world.place.broker.topics.update(specs)
     with pytest.raises(ClientClosed):
         await connecting
     assert client._connected is None

@@ -199,6 +199,7 @@ class Host:
         self.log: list[Received] = []
         self.position = 0
         self.journal: dict[str, bytes] = {}
+        self.told_ms = 0
         self.events: list[Event] = []
         self.dead_letters: list[DeadLetter] = []
         self.forwarded: list[Record] = []
@@ -235,7 +236,8 @@ class Host:
         for key, value in self.journal.items():
             self.machine.restore(key, value)
         positions = {TOPICS.coordinator: self.position}
-        self.machine.opened(Opened(positions, clean=False, now_ms=self.now_ms))
+        opened = Opened(positions, clean=False, now_ms=self.now_ms, told_ms=self.told_ms)
+        self.machine.opened(opened)
         self.machine.receive(self.log[self.position :])
 
     def deliver(self, envelope: CoordinatorEnvelope, key: str | None = None) -> Received:
@@ -262,6 +264,8 @@ class Host:
         for change in changes:
             self._write(list(change.records))
         self.position = commit.offsets.get(TOPICS.coordinator, self.position)
+        assert commit.told_ms is not None
+        self.told_ms = commit.told_ms
         for change in changes:
             change.apply()
         self.after_commit()

@@ -1,4 +1,4 @@
-"""A whole coordinator process on a bus in memory: slots, directory, housekeeping, faults."""
+"""A whole coordinator process on the simulated bus: slots, directory, housekeeping, faults."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from holdfast.bus.errors import BusUnavailable
-from holdfast.bus.port import Environment, Record, TopicPartition
+from holdfast.bus.port import Bus, Environment, Record, TopicPartition
 from holdfast.bus.topics import COORDINATOR_GROUP, Topics
 from holdfast.coordinator import CoordinatorRuntime, ProcessSettings, run_coordinator
 from holdfast.coordinator.directory import Directory
@@ -28,7 +28,7 @@ from holdfast.schemas.records import (
     TaskManifest,
     TaskResult,
 )
-from tests.doubles.memory_bus import Fault, Group, MemoryBroker, MemoryBus
+from tests.doubles.sim_place import LOST_ANSWERS, SimPlace
 from tests.unit.coordinator.host import given, resolved
 from tests.waiting import until
 
@@ -53,16 +53,18 @@ def chain() -> str:
 class World:
     """A broker, a client and an agent; coordinators come and go."""
 
-    broker: MemoryBroker = field(default_factory=MemoryBroker)
+    place: SimPlace = field(default_factory=SimPlace)
     runtimes: list[CoordinatorRuntime] = field(default_factory=list)
     workers: list[asyncio.Task[None]] = field(default_factory=list)
+    buses: dict[str, Bus] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.bus = MemoryBus(self.broker)
+        self.bus = self.place.bus()
         self.environment = Environment(self.bus)
 
     async def start(self, instance: str = "c1") -> CoordinatorRuntime:
-        environment = Environment(MemoryBus(self.broker))
+        environment = Environment(self.place.bus())
+        self.buses[instance] = environment.bus
         runtime = CoordinatorRuntime(environment, ProcessSettings(instance, PARTITIONS, "ns"))
         await runtime.start()
         self.runtimes.append(runtime)
@@ -70,10 +72,10 @@ class World:
 
     async def crash(self, runtime: CoordinatorRuntime) -> None:
         """End a coordinator without a word; its session times out at once."""
+        await self.buses["c1"].close()
         await runtime.kill()
-        group = TOPICS.group(COORDINATOR_GROUP)
-        del self.broker.groups[group].members["c1"]
-        self.broker.rebalance(group)
+        group = self.place.broker.group(TOPICS.group(COORDINATOR_GROUP))
+        group.leave("c1", group.members["c1"].incarnation)
 
     async def agent(self) -> None:
         """Work all tasks of agent `a`: each gives back what it was given."""
@@ -170,13 +172,13 @@ async def test_two_coordinators_share_the_runs_and_one_takes_over_from_the_other
     assert {str(event.type) for event in ends} == {"run.succeeded"}
 
 
-@pytest.mark.parametrize("fault", list(Fault))
+@pytest.mark.parametrize("fault", LOST_ANSWERS)
 async def test_a_commit_whose_answer_is_lost_changes_nothing_for_the_runs(world, fault):
     await world.start()
     await world.agent()
     await world.submit("warm")
     await world.ended(1)
-    world.broker.faults.extend([fault] * 3)
+    world.place.faults.extend([fault] * 3)
     await world.submit(*(f"r{n}" for n in range(10)))
     ends = await world.ended(11)
     assert len({event.run_id for event in ends}) == 11
@@ -307,7 +309,7 @@ async def test_what_an_agent_consumed_that_came_after_the_coordinator_is_purged(
     await world.bus.publish([manifest("late")])
     place = TopicPartition(TOPICS.tasks("late"), 1)
     await world.bus.publish([Record(place.topic, b"k", b"v", (), 1)] * 5)
-    world.broker.groups[TOPICS.group("late")] = Group(offsets={place: 3})
+    world.place.broker.group(TOPICS.group("late")).offsets[place] = 3
     keeping = Housekeeping(
         world.environment, TOPICS, CoordinatorSettings(), directory, lambda: True
     )
@@ -325,7 +327,7 @@ async def test_an_instance_whose_sign_of_life_was_not_read_yet_is_not_removed(wo
         world.environment, TOPICS, CoordinatorSettings(), directory, lambda: True
     )
     await keeping.tidy()
-    newest = world.broker.logs[TopicPartition(TOPICS.agents, 0)].records[-1]
+    newest = world.place.records(TOPICS.agents, 0)[-1]
     assert newest.value is not None
 
 

@@ -93,7 +93,6 @@ class Pair:
         restoring = Restoring(Graphs())
         for key, value in self.steady.journal.items():
             restoring.take(key, value)
-        restoring.finish()
         assert digest(restoring.state) == digest(self.steady.machine.state)
 
     def both(self, act) -> None:
@@ -129,8 +128,8 @@ class Pair:
     def settle_dead(self) -> None:
         dead = sorted(
             name
-            for held in self.steady.machine.state.entities.values()
-            for name, value in held.records.items()
+            for key in self.steady.machine.state.entities
+            for name, value in self.steady.machine.state.entity(key).records.items()
             if getattr(getattr(value, "row", None), "state", None) is TaskState.DEAD
         )
         if dead:

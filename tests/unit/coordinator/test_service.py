@@ -393,6 +393,22 @@ def test_small_corrections_of_the_wall_clock_are_followed():
         assert clock.now_ms() == clocks.wall_ms
 
 
+def test_a_time_that_is_ahead_of_the_wall_goes_on_until_the_wall_has_caught_up():
+    """A clock an hour fast was put right: retries come late by as much again, not by an hour."""
+    clocks = Clocks()
+    clock = clocks.steady(START_MS + 3_600_000)
+    at_ms = clock.now_ms()
+    assert at_ms == START_MS + 3_600_000
+    assert clock.wall_of(at_ms + 500) == clocks.wall_ms + 1_000
+    for _ in range(1_000):
+        clocks.go(1, 1)
+        clock.now_ms()
+    assert clock.now_ms() == at_ms + 500
+    clocks.go(7_200_000, 7_200_000)
+    assert clock.now_ms() == clocks.wall_ms
+    assert clock.wall_of(clock.now_ms() + 500) == clocks.wall_ms + 500
+
+
 def test_a_restored_slot_goes_on_from_the_newest_time_it_had_committed():
     host = Host()
     host.submit(lone(), {"x": 1})

@@ -98,7 +98,8 @@ def test_runs_of_one_plan_share_its_text():
     for number in range(3):
         host.submit(lone(), run_id=f"r{number}")
     host.restart()
-    entries = [e.get("") for e in host.machine.state.entities.values()]
+    state = host.machine.state
+    entries = [state.entity(key).get("") for key in state.entities]
     assert len({id(e.plan) for e in entries if isinstance(e, RunEntry)}) == 1
 
 

@@ -68,6 +68,42 @@ def test_who_stands_at_the_gate_is_next(tmp_path: Path) -> None:
         queue.close()
 
 
+WRITER = """
+import sys, time
+from pathlib import Path
+from holdfast.bus.embedded.queue_lock import CommitQueue
+queue = CommitQueue(Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+turns, until = 0, time.monotonic() + 0.5
+while time.monotonic() < until:
+    queue.enter()
+    time.sleep(0.0005)
+    queue.leave()
+    turns += 1
+print(turns, flush=True)
+"""
+
+
+def test_no_writer_starves(tmp_path: Path) -> None:
+    # By SQLite's own busy handler one of three made a single commit in 2 s.
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    writers = [subprocess.Popen(command, **pipes) for _ in range(3)]  # type: ignore[call-overload]
+    try:
+        for writer in writers:
+            assert writer.stdout.readline() == "ready\n"
+        for writer in writers:
+            writer.stdin.write("go\n")
+            writer.stdin.flush()
+        turns = [int(writer.communicate(timeout=30)[0]) for writer in writers]
+    finally:
+        for writer in writers:
+            writer.kill()
+    assert sum(turns) > 30
+    assert min(turns) > max(turns) / 2, turns
+
+
 def test_a_holder_is_noted_and_cleared_before_it_lets_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

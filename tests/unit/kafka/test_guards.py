@@ -138,6 +138,10 @@ async def test_trap_10_drop_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         await clients.drop(Hanging())
 
 
+def test_trap_19_a_client_that_does_not_stop_is_given_2_s() -> None:
+    assert clients.DROP_TIMEOUT_S == 2.0
+
+
 async def test_trap_17_end_offsets_are_asked_read_uncommitted() -> None:
     asked: list[Any] = []
 
@@ -199,12 +203,20 @@ async def test_trap_11_restoring_ends_by_position_not_by_the_last_record(
     fetched = [([record], 2), ([], 2), ([], 5)]
     waits: list[int] = []
 
+    class Fetched:
+        def __init__(self, records: list[Received], reached: int) -> None:
+            self.records, self.reached = records, reached
+
+        def take(self, count: int) -> list[Received]:
+            taken, self.records = self.records[:count], self.records[count:]
+            return taken
+
     class Fetch:
         def __init__(self, _: Any, position: int, wait_ms: int) -> None:
             waits.append(wait_ms)
 
         async def __call__(self) -> Any:
-            return fetched.pop(0)
+            return Fetched(*fetched.pop(0))
 
     monkeypatch.setattr(reader, "_Fetch", Fetch)
     cluster = Cluster(SimpleNamespace(), SETTINGS)

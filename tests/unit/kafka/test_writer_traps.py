@@ -163,6 +163,18 @@ async def test_trap_7_a_fenced_producer_is_not_initialised_again(
     assert broker.log == []
 
 
+async def test_who_is_fenced_is_told_both_things_it_can_be(broker: FakeBroker) -> None:
+    # One code stands for a newer writer and for a transaction that took too long.
+    broker.answer[EndTxnRequest].append(INVALID_PRODUCER_EPOCH)
+    slot = await broker.writer()
+    both = r"slot 3 of 'ns\.group' has a newer writer, or its transaction timed out"
+    with pytest.raises(Fenced, match=both):
+        await slot.commit(RECORDS, OFFSETS)
+    with pytest.raises(Fenced, match=both):
+        await slot.commit(RECORDS, OFFSETS)
+    await slot.close()
+
+
 async def test_trap_8_a_code_that_aiokafka_does_not_know_is_told_by_its_number(
     broker: FakeBroker,
 ) -> None:

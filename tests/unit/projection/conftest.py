@@ -1,4 +1,4 @@
-"""A namespace on the bus in memory, and events as a coordinator would write them."""
+"""A namespace on the simulated bus, and events as a coordinator would write them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from holdfast.schemas import (
     encode,
     encode_json,
 )
-from tests.doubles.memory_bus import MemoryBroker, MemoryBus
+from tests.doubles.sim_place import SimPlace
 
 PARTITIONS = 2
 TOPICS = Topics("test")
@@ -86,8 +86,8 @@ class World:
     """The bus, and what others write to it."""
 
     def __init__(self) -> None:
-        self.broker = MemoryBroker()
-        self.bus = MemoryBus(self.broker)
+        self.place = SimPlace()
+        self.bus = self.place.bus()
         self._causes = itertools.count()
 
     async def create(self) -> None:

@@ -230,8 +230,8 @@ async def test_a_bus_that_was_begun_anew_begins_the_projection_anew(
     await projection.start()
     assert await projection.catch_up()
     await projection.close()
-    world.broker.topics.clear()
-    world.broker.logs.clear()
+    world.place.broker.topics.clear()
+    world.place.broker.logs.clear()
     await world.create()
     again = opened()
     await again.start()
@@ -246,13 +246,14 @@ async def test_anew_is_noticed_when_the_new_log_is_as_long(
     await projection.start()
     assert await projection.catch_up()
     await projection.close()
-    (old,) = world.broker.logs[TopicPartition(TOPICS.events, 0)].records
-    world.broker.topics.clear()
-    world.broker.logs.clear()
+    (old,) = world.place.records(TOPICS.events, 0)
+    world.place.broker.topics.clear()
+    world.place.broker.logs.clear()
     await world.create()
     await world.event(EventType.RUN_STARTED, run_row("new", 1), run_id="new")
-    log = world.broker.logs[TopicPartition(TOPICS.events, 0)]
-    log.records[0] = log.records[0]._replace(timestamp_ms=old.timestamp_ms + 1)
+    (entry,) = world.place.broker.logs[TopicPartition(TOPICS.events, 0)].archive
+    assert entry.record is not None
+    entry.record = entry.record._replace(timestamp_ms=old.timestamp_ms + 1)
     again = opened()
     await again.start()
     assert await again.catch_up()

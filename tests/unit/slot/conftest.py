@@ -18,7 +18,10 @@ from holdfast.bus.slot import (
     SlotHost,
     SlotSettings,
 )
-from tests.doubles.memory_bus import MemoryBroker, MemoryBus
+from holdfast.bus.slot import ownership as ownership_module
+from holdfast.testing.sim import SimBus
+from holdfast.testing.sim.reading import SimSubscription
+from tests.doubles.sim_place import SimPlace
 
 GROUP, WORK, WORDS, JOURNAL, OUT = "ns.echo", "ns.work", "ns.words", "ns.journal.echo", "ns.out"
 
@@ -119,9 +122,9 @@ class EchoMachine:
 
 @dataclass
 class World:
-    """A broker, the hosts on it, and what their machines did."""
+    """A place, the hosts in it, and what their machines did."""
 
-    broker: MemoryBroker
+    place: SimPlace
     seed: int
     applied: list[str] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
@@ -131,10 +134,10 @@ class World:
     holding: bool = False
     stop_grace_s: float = 2.0
 
-    def bus(self) -> MemoryBus:
-        return MemoryBus(self.broker)
+    def bus(self) -> SimBus:
+        return self.place.bus()
 
-    def environment(self, bus: MemoryBus | None = None) -> Environment:
+    def environment(self, bus: SimBus | None = None) -> Environment:
         def die(reason: str) -> None:
             self.died.append(reason)
             raise Died(reason)
@@ -159,6 +162,13 @@ class World:
         self.hosts.append(host)
         return host
 
+    @property
+    def member(self) -> SimSubscription:
+        """The membership of the one host there is."""
+        (host,) = self.hosts
+        assert isinstance(host._subscription, SimSubscription)
+        return host._subscription
+
     async def send(self, *pairs: tuple[str, bytes], partition: int | None = None) -> None:
         await self.bus().publish(
             [Record(WORK, key.encode(), value, (), partition) for key, value in pairs]
@@ -167,17 +177,22 @@ class World:
     def answers(self) -> list[tuple[str, bytes]]:
         return [
             ((record.key or b"").decode(), record.value or b"")
-            for (topic, _), log in sorted(self.broker.logs.items())
-            if topic == OUT
-            for record in log.records
+            for partition in range(2)
+            for record in self.place.records(OUT, partition)
         ]
+
+
+@pytest.fixture(autouse=True)
+def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heartbeats are quick here; whoever waits for one looks for it as quickly."""
+    monkeypatch.setattr(ownership_module, "HEARTBEAT_CHECK_S", 0.002)
 
 
 @pytest.fixture
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
-    world = World(MemoryBroker(), seed)
+    world = World(SimPlace(), seed)
     await world.bus().create_topics(
         [
             TopicSpec(WORK, 2),

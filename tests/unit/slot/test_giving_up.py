@@ -7,11 +7,11 @@ import asyncio
 import pytest
 
 from holdfast.bus.partition import partition_for
-from holdfast.bus.port import Received, Slot, TopicPartition
+from holdfast.bus.port import AssignmentListener, Received, Slot, Subscription, TopicPartition
 from holdfast.bus.slot import SlotHost
 from holdfast.bus.slot import commit as commit_module
 from holdfast.bus.slot import slot as slot_module
-from tests.doubles.memory_bus import Fault, MemorySubscription
+from holdfast.testing.sim import Fate, RequestKind
 from tests.unit.slot.conftest import GROUP, JOURNAL, OUT, WORDS, WORK, EchoMachine, World
 from tests.unit.slot.test_slot import newest_offset
 from tests.waiting import until
@@ -28,18 +28,36 @@ def short(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commit_module, "REOPEN_PAUSE_S", 0.02)
 
 
-def member(world: World) -> MemorySubscription:
-    (found,) = world.broker.groups[GROUP].members.values()
-    return found
-
-
 def machine_of(world: World, number: int = NUMBER) -> EchoMachine:
     return next(m for m in reversed(world.machines["a"]) if m.control.slot.partition == number)
 
 
-def take_away(world: World, *numbers: int) -> None:
-    left = {0, 1} - set(numbers)
-    member(world).take(frozenset(TopicPartition(t, n) for t in (WORK, WORDS) for n in left))
+class Deaf(AssignmentListener):
+    def assigned(self, partitions: frozenset[TopicPartition]) -> None:
+        """It opens nothing."""
+
+    def revoked(self) -> None:
+        """Nor closes anything."""
+
+
+async def take_away(world: World, number: int) -> Subscription:
+    """Let another member take this slot; when it closes the slot is given back."""
+    name = "0" if number == 0 else "z"  # partitions go to members in the order of their names
+    return await world.bus().subscribe(GROUP, (WORK, WORDS), member=name, listener=Deaf())
+
+
+def epochs(world: World) -> list[int]:
+    return [world.place.broker.epoch(Slot(GROUP, number)) for number in range(2)]
+
+
+def owned(host: SlotHost) -> set[int]:
+    assert host._ownership is not None
+    return {n for n in range(2) if host._ownership.owns(Slot(GROUP, n))}
+
+
+def still_a_member(host: SlotHost) -> None:
+    assert host._failure is not None
+    assert not host._failure.done(), host._failure.exception()
 
 
 async def running(world: World) -> SlotHost:
@@ -50,8 +68,7 @@ async def running(world: World) -> SlotHost:
 
 async def stop_within(host: SlotHost, seconds: float) -> None:
     await asyncio.wait_for(host.stop(), seconds)
-    assert host._failure is not None
-    assert not host._failure.done(), host._failure.exception()
+    still_a_member(host)
 
 
 async def test_a_newer_writer_while_the_slot_is_given_up_ends_the_slot_and_not_the_member(
@@ -60,15 +77,14 @@ async def test_a_newer_writer_while_the_slot_is_given_up_ends_the_slot_and_not_t
     host = await running(world)
     machine = machine_of(world)
     machine.busy = True
-    take_away(world, NUMBER)
+    await take_away(world, NUMBER)
     await until(lambda: machine.abandoned)
     await world.bus().open_writer(SLOT)
     late = Received(WORK, NUMBER, 0, b"x", b"late", (), 0)
     machine.pending.append(late)  # to be written before the last commit
     machine.control.wake()
     await until(lambda: machine.gone)
-    assert host._failure is not None
-    assert not host._failure.done(), host._failure.exception()
+    still_a_member(host)
     assert world.applied == []
 
 
@@ -81,19 +97,19 @@ async def test_a_commit_cut_off_while_it_is_settled_is_not_passed_by_the_last_on
     world.holding = True
     await world.send(("x", b"1"))
     await until(lambda: len(machine.pending) == 1)
-    world.broker.faults.append(Fault.LOST_NOT_COMMITTED)
+    world.place.faults.append(Fate.LOSE_REQUEST)
     host._stopping.set()
     assert host._ownership is not None
     host._ownership.slot(NUMBER).leave()  # type: ignore[union-attr]
     await until(lambda: machine.abandoned)
     world.holding = False
     machine.control.wake()
-    world.broker.hold_reads.clear()  # the journal is read slower than the slot may take
-    await until(lambda: not world.broker.faults)
+    world.place.hold(RequestKind.READ)  # the journal is read slower than the slot may take
+    await until(lambda: not world.place.faults)
     await asyncio.sleep(0.01)
     machine.receive([Received(WORK, NUMBER, 1, b"x", b"2", (), 0)])
     await world.send(("x", b"2"))
-    asyncio.get_running_loop().call_later(0.3, world.broker.hold_reads.set)
+    asyncio.get_running_loop().call_later(0.3, world.place.release, RequestKind.READ)
     await until(lambda: machine.gone)
     await host.kill()
     await world.host("a")
@@ -117,23 +133,24 @@ async def test_a_body_that_outlasts_its_slot_does_not_make_the_end_unclean(world
 async def test_a_stop_begins_no_slot_again(world: World) -> None:
     host = await running(world)
     machine_of(world, 1).busy = True  # so that slot 0 has closed long before
-    before = dict(world.broker.epochs)
+    before = epochs(world)
     await stop_within(host, 4.0)
     for _ in range(20):
         await asyncio.sleep(0.005)
-    assert world.broker.epochs == before, "a slot was opened again by the stop"
+    assert epochs(world) == before, "a slot was opened again by the stop"
     assert len(world.machines["a"]) == 2
 
 
 async def test_what_is_assigned_during_a_stop_does_not_begin(world: World) -> None:
     host = await world.host()
     await until(lambda: host.running_slots == 2)
-    take_away(world, 1)
+    rival = await take_away(world, 1)
     await until(lambda: machine_of(world, 1).gone)
     machine_of(world, 0).busy = True
     stopping = asyncio.create_task(host.stop())
     await until(lambda: machine_of(world, 0).quiesced)
-    take_away(world)
+    await rival.close()
+    await until(lambda: owned(host) == {0, 1})
     await asyncio.sleep(0.05)
     assert len(world.machines["a"]) == 2
     machine_of(world, 0).busy = False
@@ -141,7 +158,7 @@ async def test_what_is_assigned_during_a_stop_does_not_begin(world: World) -> No
 
 
 async def test_a_stop_during_a_restore_is_immediate_and_starts_nothing(world: World) -> None:
-    world.broker.hold_reads.clear()
+    world.place.hold(RequestKind.READ)
     host = await world.host()
     await until(lambda: len(world.machines.get("a", ())) == 2)
     await stop_within(host, 1.0)
@@ -152,13 +169,13 @@ async def test_a_stop_during_a_restore_is_immediate_and_starts_nothing(world: Wo
 async def test_a_stop_while_a_slot_marks_itself_takes_the_mark_back(world: World) -> None:
     host = await running(world)
     await host.stop()
-    world.broker.hold.clear()
+    world.place.hold(RequestKind.PRODUCE)
     again = await world.host()
     await until(lambda: len(world.machines["a"]) == 4)
     await asyncio.sleep(0.05)
     stopping = asyncio.create_task(again.stop())
     await asyncio.sleep(0.05)
-    world.broker.hold.set()
+    world.place.release(RequestKind.PRODUCE)
     await asyncio.wait_for(stopping, 4.0)
     assert newest_offset(world, 0).clean
     assert newest_offset(world, 1).clean
@@ -168,37 +185,35 @@ async def test_a_stop_while_a_slot_marks_itself_takes_the_mark_back(world: World
 @pytest.mark.parametrize("state", ["opening", "running", "settling", "fenced"])
 async def test_a_stop_is_bounded_while_the_bus_is_away(world: World, state: str) -> None:
     if state == "opening":
-        world.broker.away = True
+        world.place.hold(RequestKind.OPEN_WRITER)
         host = await world.host()
+        await until(lambda: world.place.asked[RequestKind.OPEN_WRITER] == 2)
     else:
         host = await running(world)
     if state == "settling":
-        world.broker.away = True
+        world.place.faults.append(Fate.LOSE_REQUEST)
+        world.place.refused.add(RequestKind.OPEN_WRITER)
         await world.send(("x", b"1"))
-        await until(lambda: machine_of(world).received == 1)
-        await asyncio.sleep(0.05)
+        await until(lambda: world.place.asked[RequestKind.OPEN_WRITER] == 4)
     elif state == "fenced":
         await world.bus().open_writer(SLOT)
         await world.send(("x", b"1"))
         await until(lambda: machine_of(world).gone)
-    world.broker.away = True
-    member(world).heartbeats = False
+    world.place.broker.away()
     await stop_within(host, 4.0)
 
 
 async def test_an_outage_during_a_restore_is_waited_out(world: World) -> None:
-    world.broker.away = True
+    world.place.refused.add(RequestKind.OPEN_WRITER)
     host = await world.host()
-    await asyncio.sleep(0.05)
-    world.broker.away = False
-    world.broker.hold_reads.clear()
-    await until(lambda: len(world.machines.get("a", ())) == 2)
-    world.broker.away = True
-    world.broker.hold_reads.set()
-    await asyncio.sleep(0.1)
-    assert host._failure is not None
-    assert not host._failure.done(), "an outage of a moment has ended the member"
-    world.broker.away = False
+    await until(lambda: world.place.asked[RequestKind.OPEN_WRITER] > 2)
+    world.place.patience(0.05)
+    world.place.hold(RequestKind.READ)
+    world.place.refused.clear()
+    await until(lambda: any(m.gone for m in world.machines.get("a", ())))
+    still_a_member(host)
+    world.place.patience()
+    world.place.release(RequestKind.READ)
     await until(lambda: host.running_slots == 2)
     await world.send(("x", b"1"))
     await until(lambda: world.applied == ["x"])
@@ -206,41 +221,43 @@ async def test_an_outage_during_a_restore_is_waited_out(world: World) -> None:
 
 async def test_an_outage_while_an_answer_is_settled_is_waited_out(world: World) -> None:
     host = await running(world)
-    world.broker.hold_reads.clear()
-    world.broker.faults.append(Fault.LOST_COMMITTED)
-    opened = world.broker.epochs[SLOT]
-    await world.send(("x", b"1"))
-    await until(lambda: world.broker.epochs[SLOT] > opened)
-    world.broker.away = True
-    world.broker.hold_reads.set()
-    await asyncio.sleep(0.05)
-    assert host._failure is not None
-    assert not host._failure.done(), host._failure.exception()
-    world.broker.away = False
+    world.place.faults.append(Fate.LOSE_REPLY)
+    await no_answer_to_reads(world)
+    still_a_member(host)
+    restore_reads(world)
     await until(lambda: world.applied == ["x"])
     assert world.answers() == [("x", b"1")]
 
 
 async def test_a_slot_fenced_while_the_bus_goes_away_comes_back(world: World) -> None:
     host = await running(world)
-    member(world).session_timeout_s = 1.0
+    world.member.session_timeout_s = 1.0
     await world.bus().open_writer(SLOT)
-    world.broker.hold_reads.clear()
-    await world.send(("x", b"1"))
-    await until(lambda: machine_of(world).gone)
-    world.broker.away = True
-    world.broker.hold_reads.set()
-    await asyncio.sleep(0.1)
-    assert host._failure is not None
-    assert not host._failure.done(), host._failure.exception()
-    world.broker.away = False
+    await no_answer_to_reads(world)
+    assert machine_of(world).gone
+    still_a_member(host)
+    restore_reads(world)
     await until(lambda: world.answers() == [("x", b"1")])
+
+
+async def no_answer_to_reads(world: World) -> None:
+    """Send a record; return when whoever reads the journal because of it has given up twice."""
+    asked = world.place.asked[RequestKind.READ]
+    world.place.patience(0.05)
+    world.place.hold(RequestKind.READ)
+    await world.send(("x", b"1"))
+    await until(lambda: world.place.asked[RequestKind.READ] > asked + 2)
+
+
+def restore_reads(world: World) -> None:
+    world.place.patience()
+    world.place.release(RequestKind.READ)
 
 
 async def test_a_slot_that_was_given_up_proves_nothing_and_holds_nobody(world: World) -> None:
     host = await running(world)
     control = machine_of(world).control
-    member(world).session_timeout_s = 0.0
+    world.member.session_timeout_s = 0.0
     assert host._ownership is not None
     host._ownership._beat_at = float("inf")
     await host.stop()
@@ -249,16 +266,17 @@ async def test_a_slot_that_was_given_up_proves_nothing_and_holds_nobody(world: W
 
 
 async def test_taken_away_and_given_back_while_leaving_begins_anew(world: World) -> None:
-    await running(world)
+    host = await running(world)
     first = machine_of(world)
     first.busy = True
-    take_away(world, NUMBER)
+    rival = await take_away(world, NUMBER)
     await until(lambda: first.abandoned)
-    take_away(world)
+    await rival.close()
+    await until(lambda: owned(host) == {0, 1})
     first.busy = False
     first.control.wake()
     await until(lambda: first.gone)
     await world.send(("x", b"1"))
     await until(lambda: world.applied == ["x"], "the slot was orphaned")
     assert machine_of(world) is not first
-    assert {r.topic for _, records in world.broker.commits for r in records} == {OUT, JOURNAL}
+    assert {topic for _, topics in world.place.commits for topic in topics} == {OUT, JOURNAL}

@@ -1,4 +1,4 @@
-"""What a slot promises its machine, over a bus in memory whose faults come when ordered."""
+"""What a slot promises its machine, over a simulated bus whose faults come when ordered."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from holdfast.bus.slot import DuplicateInstance
 from holdfast.bus.slot.journal import Journal
 from holdfast.schemas.codec import decode
 from holdfast.schemas.records import SlotOffset
-from tests.doubles.memory_bus import Fault
+from holdfast.testing.sim import Fate, RequestKind
+from tests.doubles.sim_place import LOST_ANSWERS
 from tests.unit.slot.conftest import GROUP, JOURNAL, OUT, WORDS, WORK, World
 from tests.waiting import until
 
 
 def newest_offset(world: World, partition: int) -> SlotOffset:
-    log = world.broker.logs[TopicPartition(JOURNAL, partition)]
-    values = [r.value for r in log.records if r.key == b"offset"]
+    values = [r.value for r in world.place.records(JOURNAL, partition) if r.key == b"offset"]
     assert values
     assert values[-1] is not None
     return decode(SlotOffset, values[-1])
@@ -30,9 +30,9 @@ async def test_answers_journal_and_offset_stand_in_one_commit(world: World) -> N
     await world.host()
     await world.send(("x", b"1"))
     await until(lambda: world.applied == ["x"])
-    (slot, records), *rest = [c for c in world.broker.commits if len(c[1]) > 1]
+    (slot, topics), *rest = [c for c in world.place.commits if len(c[1]) > 1]
     assert not rest
-    assert {r.topic for r in records} == {OUT, JOURNAL}
+    assert set(topics) == {OUT, JOURNAL}
     assert newest_offset(world, slot.partition).commit_number == 2
     assert await world.bus().committed(GROUP, [TopicPartition(WORK, slot.partition)]) == {
         TopicPartition(WORK, slot.partition): 1
@@ -42,7 +42,7 @@ async def test_answers_journal_and_offset_stand_in_one_commit(world: World) -> N
 async def test_what_comes_while_a_commit_is_under_way_gathers_for_the_next(world: World) -> None:
     await world.host()
     await until(lambda: world.hosts[0].running_slots == 2)
-    world.broker.hold.clear()
+    world.place.hold(RequestKind.PRODUCE)
     await world.send(("x", b"0"), partition=partition_for(b"x", 2))
     machine = next(
         m for m in world.machines["a"] if m.control.slot.partition == partition_for(b"x", 2)
@@ -51,9 +51,9 @@ async def test_what_comes_while_a_commit_is_under_way_gathers_for_the_next(world
     for n in range(50):
         await world.send(("x", str(n).encode()))
     await until(lambda: len(machine.pending) == 50)
-    world.broker.hold.set()
+    world.place.release(RequestKind.PRODUCE)
     await until(lambda: len(world.applied) == 51)
-    assert len([c for c in world.broker.commits if len(c[1]) > 1]) == 2
+    assert len([c for c in world.place.commits if len(c[1]) > 1]) == 2
 
 
 async def test_a_restart_restores_the_journal_and_goes_on_after_the_offset(world: World) -> None:
@@ -95,12 +95,12 @@ async def test_a_death_before_the_first_commit_is_an_unclean_end(world: World) -
     assert all(m.opened_with and not m.opened_with.clean for m in world.machines["a"][2:])
 
 
-@pytest.mark.parametrize("fault", list(Fault))
-async def test_a_lost_answer_is_settled_by_the_journal(world: World, fault: Fault) -> None:
+@pytest.mark.parametrize("fault", LOST_ANSWERS)
+async def test_a_lost_answer_is_settled_by_the_journal(world: World, fault: Fate) -> None:
     await world.host()
     await world.send(("before", b"0"))
     await until(lambda: world.applied == ["before"])
-    world.broker.faults.append(fault)
+    world.place.faults.append(fault)
     await world.send(("x", b"1"))
     await until(lambda: "x" in world.applied)
     await world.send(("after", b"2"))
@@ -116,7 +116,8 @@ async def test_many_lost_answers_in_a_row_repeat_and_lose_nothing(world: World, 
 
     chance = random.Random(seed)
     await world.host()
-    world.broker.faults += [chance.choice(list(Fault)) for _ in range(6)]
+    await until(lambda: world.hosts[0].running_slots == 2)
+    world.place.faults += [chance.choice(LOST_ANSWERS) for _ in range(6)]
     for n in range(30):
         await world.send((f"k{n}", b"v"))
         await asyncio.sleep(0)
@@ -127,17 +128,16 @@ async def test_many_lost_answers_in_a_row_repeat_and_lose_nothing(world: World, 
 async def test_after_a_lost_answer_no_writer_opens_before_a_new_heartbeat(world: World) -> None:
     await world.host()
     await until(lambda: world.hosts[0].running_slots == 2)
-    (member,) = world.broker.groups[GROUP].members.values()
-    member.heartbeats = False
-    member.last_heartbeat_at = 0.0
-    opened = dict(world.broker.epochs)
-    world.broker.faults.append(Fault.LOST_NOT_COMMITTED)
+    slot = Slot(GROUP, partition_for(b"x", 2))
+    world.place.refused.add(RequestKind.HEARTBEAT)
+    opened = world.place.broker.epoch(slot)
+    world.place.faults.append(Fate.LOSE_REQUEST)
     await world.send(("x", b"1"))
-    await until(lambda: not world.broker.faults)
+    await until(lambda: not world.place.faults)
     for _ in range(50):
         await asyncio.sleep(0.002)
-    assert world.broker.epochs == opened, "a process that hears nothing opened a writer"
-    member.heartbeats = True
+    assert world.place.broker.epoch(slot) == opened, "one that hears nothing opened a writer"
+    world.place.refused.clear()
     await until(lambda: world.applied == ["x"])
 
 
@@ -160,8 +160,7 @@ async def test_a_refused_record_fails_alone_and_its_neighbours_are_written(world
 async def test_a_newer_writer_elsewhere_ends_the_slot_and_it_comes_back(world: World) -> None:
     await world.host()
     await until(lambda: world.hosts[0].running_slots == 2)
-    (member,) = world.broker.groups[GROUP].members.values()
-    member.session_timeout_s = 1.0
+    world.member.session_timeout_s = 1.0
     slot = Slot(GROUP, partition_for(b"x", 2))
     stray = await world.bus().open_writer(slot)
     await world.send(("x", b"1"))
@@ -246,7 +245,7 @@ async def test_the_journals_offset_outweighs_a_stale_one_of_the_broker(world: Wo
     await world.send(*(("x", str(n).encode()) for n in range(5)))
     await until(lambda: len(world.applied) == 5)
     await host.kill()
-    world.broker.groups[GROUP].offsets.clear()
+    world.place.broker.group(GROUP).offsets.clear()
     await world.host()
     await until(lambda: world.hosts[1].running_slots == 2)
     await world.send(("x", b"last"))
@@ -278,14 +277,13 @@ async def test_proof_is_free_while_young_and_a_commit_when_old(world: World) -> 
     await world.send(("x", b"1"))
     await until(lambda: world.applied == ["x"])
     machine = next(m for m in world.machines["a"] if m.seen)
-    before = len(world.broker.commits)
+    before = len(world.place.commits)
     await machine.control.prove()
-    assert len(world.broker.commits) == before
-    (member,) = world.broker.groups[GROUP].members.values()
-    member.session_timeout_s = 0.0
+    assert len(world.place.commits) == before
+    world.member.session_timeout_s = 0.0
     world.hosts[0]._ownership._beat_at = float("inf")  # type: ignore[union-attr]
     await machine.control.prove()
-    assert len(world.broker.commits) == before + 1
+    assert len(world.place.commits) == before + 1
     assert newest_offset(world, machine.control.slot.partition).commit_number == 3
 
 
@@ -295,16 +293,16 @@ async def test_a_process_that_stood_still_ends_before_it_commits(world: World) -
     ownership = world.hosts[0]._ownership
     assert ownership is not None
     ownership._beat_at -= 4.0  # more than half of the session time-out of 6 s
-    before = len(world.broker.commits)
+    before = len(world.place.commits)
     await world.send(("x", b"1"))
     await until(lambda: world.died)
     assert "stood still for 4." in world.died[0]
-    assert len(world.broker.commits) == before
+    assert len(world.place.commits) == before
 
 
 async def test_a_torn_assignment_is_refused(world: World) -> None:
     host = await world.host()
-    (member,) = world.broker.groups[GROUP].members.values()
-    member.take(frozenset({TopicPartition(WORK, 0)}))
+    assert host._ownership is not None
+    host._ownership.assigned(frozenset({TopicPartition(WORK, 0)}))
     with pytest.raises(RuntimeError, match="another program"):
         await asyncio.wait_for(host.run(), 5)

@@ -7,7 +7,14 @@ the port; must never do I/O, read a clock, or wait.
 
 from holdfast.agents.ledger.drafts import Answer, Draft, Identity
 from holdfast.agents.ledger.entry import Ending, Entry, Incoming, Phase, StepWrite
-from holdfast.agents.ledger.keys import JournalBody, cancelled_key, parse_key, step_key, task_key
+from holdfast.agents.ledger.keys import (
+    JournalBody,
+    cancelled_key,
+    fold_step,
+    parse_key,
+    step_key,
+    task_key,
+)
 from holdfast.agents.ledger.ledger import Ledger
 from holdfast.agents.ledger.markers import cancelled_failure
 
@@ -24,6 +31,7 @@ __all__ = [
     "StepWrite",
     "cancelled_failure",
     "cancelled_key",
+    "fold_step",
     "parse_key",
     "step_key",
     "task_key",

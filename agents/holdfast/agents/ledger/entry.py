@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from holdfast.agents.ledger.folded import StepRecords
 from holdfast.agents.ledger.keys import task_key
 from holdfast.bus.port import Record
 from holdfast.schemas.records import (
@@ -127,7 +128,7 @@ class Entry:
     resumes_since_step: int = 0
     strikes: int = 0
     alone: bool = False
-    steps: dict[tuple[str, str], StepEntry] = field(default_factory=dict)
+    steps: StepRecords = field(default_factory=StepRecords)
     controls: list[tuple[str, int]] = field(default_factory=list)
     writes: list[StepWrite] = field(default_factory=list)
     trace: bytes | None = None

@@ -11,9 +11,18 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from holdfast.agents.ledger.folded import FoldedStep
 from holdfast.schemas.records import Accepted, Cancelled, Failed, StepEntry
 
-__all__ = ["JournalBody", "Place", "cancelled_key", "parse_key", "step_key", "task_key"]
+__all__ = [
+    "JournalBody",
+    "Place",
+    "cancelled_key",
+    "fold_step",
+    "parse_key",
+    "step_key",
+    "task_key",
+]
 
 JournalBody = Accepted | Failed | StepEntry | Cancelled
 
@@ -39,6 +48,14 @@ def step_key(task: str, name: str, key: str) -> str:
 def cancelled_key(task: str) -> str:
     """Return the journal key of a cancel that came before the record of `task`."""
     return f"{task}/cancelled"
+
+
+def fold_step(key: str, value: bytes) -> FoldedStep | None:
+    """Return the step that stands under `key`, not decoded; None for another kind of key."""
+    parts = key.split("/", 4)
+    if len(parts) != 5 or parts[2] != "step":
+        return None
+    return FoldedStep(f"{parts[0]}/{parts[1]}", parts[3], parts[4], value)
 
 
 def parse_key(key: str) -> Place | None:

@@ -19,6 +19,7 @@ from holdfast.agents.ledger.book import Book
 from holdfast.agents.ledger.closing import Closing
 from holdfast.agents.ledger.drafts import Draft, Identity, Outbox
 from holdfast.agents.ledger.entry import STRIKES_MAX, Ending, Entry, Incoming, Phase, StepWrite
+from holdfast.agents.ledger.folded import FoldedStep
 from holdfast.agents.ledger.keys import JournalBody
 from holdfast.agents.ledger.markers import Markers, cancelled_failure
 from holdfast.agents.ledger.restoring import Restored
@@ -61,7 +62,7 @@ class Ledger:
         self._by_offset: dict[int, Entry] = {}
         self._wanting: dict[Entry, None] = {}
         self._ended: deque[Entry] = deque()
-        self._uncounted: set[Entry] = set()
+        self._uncounted: dict[Entry, None] = {}
         self._unaccepted: deque[tuple[float, Entry, int]] = deque()
         self._probation_until = float("-inf")
         self._stopped = False
@@ -70,8 +71,8 @@ class Ledger:
 
     # --- restoring -----------------------------------------------------------------------------
 
-    def restore(self, key: str, body: JournalBody | None) -> None:
-        """Take one record of the journal, in the journal's order."""
+    def restore(self, key: str, body: JournalBody | FoldedStep | None) -> None:
+        """Take one record of the journal, in the journal's order; steps need not be decoded."""
         assert self._restored is not None, "restore() after opened()"
         self._restored.take(key, body)
 
@@ -98,7 +99,7 @@ class Ledger:
                     # It ran alone when its slot was given up. Now it waits: if another one kills
                     # this process meanwhile, it must not be struck for that.
                     entry.alone = False
-                    self._uncounted.add(entry)
+                    self._uncounted[entry] = None
                     self._want(entry, rewrite=True)
         if not clean:
             self._probation_until = at_s + PROBATION_S
@@ -111,7 +112,7 @@ class Ledger:
         if entry.strikes >= STRIKES_MAX:
             self.end(entry, _poisoned(entry, now_ms))
         else:
-            self._uncounted.add(entry)
+            self._uncounted[entry] = None
             self._want(entry, rewrite=True)
 
     # --- what comes in -------------------------------------------------------------------------
@@ -260,7 +261,7 @@ class Ledger:
             entry = next(iter(self._uncounted))
             if entry.phase is Phase.WAITING and entry.written != entry.wanted:
                 return False
-            self._uncounted.discard(entry)
+            del self._uncounted[entry]
         return not self._stopped
 
     def start(self, entry: Entry, at_s: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from holdfast.agents.ledger.entry import Entry, Phase
+from holdfast.agents.ledger.folded import FoldedStep
 from holdfast.agents.ledger.keys import JournalBody, parse_key
 from holdfast.schemas.records import Accepted, Cancelled, Failed, StepEntry
 
@@ -17,9 +18,9 @@ class Restored:
     """
 
     def __init__(self) -> None:
-        self._newest: dict[str, JournalBody] = {}
+        self._newest: dict[str, JournalBody | FoldedStep] = {}
 
-    def take(self, key: str, body: JournalBody | None) -> None:
+    def take(self, key: str, body: JournalBody | FoldedStep | None) -> None:
         """Take one record; the newest of a key stands last."""
         self._newest.pop(key, None)
         if body is not None:
@@ -31,26 +32,36 @@ class Restored:
         markers: dict[str, Cancelled] = {}
         accepted_at: dict[str, int] = {}
         for at, (key, body) in enumerate(self._newest.items()):
+            if isinstance(body, (StepEntry, FoldedStep)):
+                continue
             place = parse_key(key)
             if place is None:
                 continue
             if isinstance(body, Cancelled):
                 markers[place.task] = body
-            elif isinstance(body, (Accepted, Failed)):
+            else:
                 entries[place.task] = _entry(place.task, body)
                 accepted_at[place.task] = at
         leftovers = []
         for at, (key, body) in enumerate(self._newest.items()):
-            if isinstance(body, StepEntry):
-                place = parse_key(key)
-                owner = entries.get(place.task) if place is not None else None
+            if isinstance(body, (StepEntry, FoldedStep)):
+                task = body.task if isinstance(body, FoldedStep) else _task_of(key)
+                owner = entries.get(task)
                 if owner is None:
                     leftovers.append(key)  # the rest of a long list of tombstones
                     continue
                 owner.steps[body.name, body.key] = body
+                if not (owner.resumes_since_step or owner.alone):
+                    continue  # nothing to take back: no need to decode the step
                 if at > accepted_at[owner.name] and body.attempt == owner.attempt:
                     owner.resumes_since_step, owner.alone = 0, False
         return sorted(entries.values(), key=lambda e: e.input_offset), markers, leftovers
+
+
+def _task_of(key: str) -> str:
+    place = parse_key(key)
+    assert place is not None, key
+    return place.task
 
 
 def _entry(task: str, body: Accepted | Failed) -> Entry:

@@ -312,7 +312,8 @@ def one_writer(history: History, evidence: Evidence, found: Findings) -> None:
         if not whole:
             found.cannot(f"records of {group!r}'s journal are missing: holes in its numbers")
         for number, entries in history.journal(group).items():
-            _numbers(group, number, entries, whole, found)
+            slot = TopicPartition(history.topics.journal(group), number)
+            _numbers(group, number, entries, (whole, slot in history.begins), found)
             if settled and entries and not isinstance(entries[-1].body, SlotOffset):
                 found.violated("a journal record stands in no numbered commit", entries[-1].place)
     if history.commits is not None:
@@ -320,8 +321,14 @@ def one_writer(history: History, evidence: Evidence, found: Findings) -> None:
 
 
 def _numbers(
-    group: str, number: int, entries: Sequence[JournalEntry], whole: bool, found: Findings
+    group: str,
+    number: int,
+    entries: Sequence[JournalEntry],
+    known: tuple[bool, bool],
+    found: Findings,
 ) -> None:
+    """`known`: whether nothing is missing; whether the first number stands for those before it."""
+    whole, begun = known
     newest: SlotOffset | None = None
     for entry in entries:
         body = entry.body
@@ -329,7 +336,7 @@ def _numbers(
             continue
         found.looked("commits")
         before = newest.commit_number if newest is not None else 0
-        expected = before + 1
+        expected = body.commit_number if begun and newest is None else before + 1
         if body.commit_number != expected and (whole or body.commit_number < expected):
             found.violated(
                 f"slot {group}/{number}: commit {body.commit_number} of {body.instance!r} "
@@ -339,9 +346,9 @@ def _numbers(
             )
         if newest is not None:
             found.looked("changes of owner", newest.process_id != body.process_id)
-            known = {consumed.topic: consumed.offset for consumed in newest.offsets}
+            passed = {consumed.topic: consumed.offset for consumed in newest.offsets}
             for consumed in body.offsets:
-                if consumed.offset < known.get(consumed.topic, 0):
+                if consumed.offset < passed.get(consumed.topic, 0):
                     found.violated(
                         f"slot {group}/{number}: its offset of {consumed.topic} went back to "
                         f"{consumed.offset}",

@@ -102,14 +102,18 @@ class _Turn:
         return min(seen + told, default=None)
 
     def end(self) -> Result | None:
-        """The result that lets the next one begin: of the last attempt; under `loose` of any."""
+        """The result that lets the next one begin: of the last attempt; under `loose` the first."""
+
+        def by_attempt(result: Result) -> tuple[int, int]:
+            return result.body.attempt, result.body.finished_ms
+
+        if self.task.body.loose_order:
+            return min(self.results, key=by_attempt, default=None)
         results = [r for r in self.results if r.body.outcome is Outcome.SUCCEEDED]
-        if not results and not self.task.body.loose_order:
+        if not results:
             last = max(attempt.attempt for attempt in self.attempts)
             results = [r for r in self.results if r.body.attempt == last]
-        results = results or (self.results if self.task.body.loose_order else [])
-        pick = min if self.task.body.loose_order else max
-        return pick(results, key=lambda r: (r.body.attempt, r.body.finished_ms), default=None)
+        return max(results, key=by_attempt, default=None)
 
 
 def order_is_kept(history: History, evidence: Evidence, found: Findings) -> None:

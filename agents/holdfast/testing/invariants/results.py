@@ -50,15 +50,17 @@ def once_each(history: History, evidence: Evidence, found: Findings) -> None:
 
     A task's row follows the engine's table and has one end; a success says what its cause, the
     agent's result, says. An attempt is answered once (a cancel that came after its end is
-    answered too, each once). A step or effect is journaled once ever; none of its bodies starts
-    after that record, no handler after its attempt's result (by commit number where that is
-    known, else by wall time of one machine; stopped processes are excused). At an outside ledger
-    that honours idempotency keys no effect is applied twice.
+    answered too, each once). A step or effect is journaled once ever, an effect after its intent,
+    and before any result tells of it; none of its bodies starts after that record, no handler
+    after its attempt's result (by commit number where that is known, else by wall time of one
+    machine; stopped processes are excused). At an outside ledger that honours idempotency keys no
+    effect is applied twice.
     """
     for run_id, events in history.events_of.items():
         _task_rows(history, run_id, events, found)
     _one_answer_each(history, found)
     journaled = _one_record_per_step(history, found)
+    _told_steps_are_journaled(history, journaled, found)
     _no_body_after(history, evidence, journaled, found)
     applied = Counter(
         row.idempotency_key for row in evidence.of(EffectSeen) if row.outcome == "applied"
@@ -144,19 +146,41 @@ StepName = tuple[str, str]
 def _one_record_per_step(history: History, found: Findings) -> dict[StepName, Decoded[StepEntry]]:
     journaled: dict[StepName, Decoded[StepEntry]] = {}
     for agent in history.agents:
+        whole = history.whole(history.topics.journal(agent))
         for entries in history.journal(agent).values():
+            intents: set[str] = set()
             for entry in entries:
                 body = entry.body
-                if not isinstance(body, StepEntry) or body.kind is StepKind.INTENT:
+                if not isinstance(body, StepEntry):
+                    continue
+                if body.kind is StepKind.INTENT:
+                    intents.add(entry.key)
                     continue
                 found.looked("journaled steps")
+                if body.kind is StepKind.EFFECT and whole and entry.key not in intents:
+                    found.violated(f"{entry.key}: an effect without its intent", entry.place)
                 name = (agent, entry.key)
                 first = journaled.setdefault(name, Decoded(entry.received, body))
                 if first.received is not entry.received:
                     found.violated(f"{entry.key} was journaled before: {first.place}", entry.place)
-        if not history.whole(history.topics.journal(agent)):
+        if not whole:
             found.cannot(f"records of {agent!r}'s journal are missing: a step may be among them")
     return journaled
+
+
+def _told_steps_are_journaled(
+    history: History, journaled: dict[StepName, Decoded[StepEntry]], found: Findings
+) -> None:
+    if not history.whole(*(history.topics.journal(agent) for agent in history.agents)):
+        return  # said above
+    keys = {key for _, key in journaled}
+    for attempt, results in history.results.items():
+        for result in results:
+            for step in result.body.steps:
+                found.looked("steps of results")
+                key = f"{attempt.run_id}/{attempt.task_id}/step/{step.name}/{step.key}"
+                if step.kind is not StepKind.INTENT and key not in keys:
+                    found.violated(f"{key} is told of, and was never journaled", result.place)
 
 
 def _no_body_after(

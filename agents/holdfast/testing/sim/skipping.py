@@ -22,6 +22,7 @@ import heapq
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import replace
+from typing import Any
 
 from holdfast.bus.port import AssignmentListener
 from holdfast.testing.sim.broker import SimTiming
@@ -29,7 +30,7 @@ from holdfast.testing.sim.bus import SimBus
 from holdfast.testing.sim.loop import SimLoop
 from holdfast.testing.sim.network import Request, RequestKind
 from holdfast.testing.sim.reading import SimSubscription
-from holdfast.testing.sim.threads import BatonThreads, ThreadedLoop
+from holdfast.testing.sim.threads import BatonHeld, BatonThreads, ThreadedLoop
 from holdfast.testing.sim.world import Main, Process, World
 
 __all__ = ["USERS_CODE", "SkippingWorld"]
@@ -82,6 +83,7 @@ class SkippingWorld(World):
         self._mark: int | None = None
         self._next_at = 0.0
         self._rest_until = 0.0
+        self._held: BatonHeld | None = None
         self._threads: dict[str, list[BatonThreads]] = {}
         self.broker.network.watchers.append(self._look)
 
@@ -99,7 +101,7 @@ class SkippingWorld(World):
     def active(self) -> None:
         """Something happens: what waits for it is not idle."""
         self._active_at = self.clock.now
-        self._mark = None
+        self._mark, self._next_at = None, 0.0
 
     def crash(self, process: Process, reason: str = "killed") -> None:
         """See `World.crash`."""
@@ -121,7 +123,15 @@ class SkippingWorld(World):
     def _new_loop(self) -> SimLoop:
         return ThreadedLoop(self.clock, self._announce, self._on_error)  # type: ignore[abstract]
 
+    def _on_error(self, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, BatonHeld):
+            self._held = error  # asyncio lets nothing through to whoever steps the loop
+        super()._on_error(context)
+
     def _turn(self, limit: float) -> bool:
+        if self._held is not None:
+            raise self._held
         if not self._busy and self.clock.now - self._active_at > SETTLE_S:
             self._skip(limit)
         return super()._turn(limit)
@@ -137,12 +147,18 @@ class SkippingWorld(World):
         clock = self.clock
         if self._mark is None:
             self._mark, self._next_at = next(clock._sequence), 0.0
-        if clock.now < self._next_at or clock.now < self._rest_until:
+        if clock.now < self._rest_until or clock.now < self._next_at < limit:
+            return
+        if any(_on_its_way(timer[2]) for timer in clock._timers):
+            self.active()
             return
         waits = [timer[0] for timer in clock._timers if not self._idle(timer)]
-        moment = self._next_at = min([*waits, limit])
+        moment = min([*waits, limit])
         seconds = min(moment - LEAD_S - clock.now, SKIP_MAX_S)
-        if seconds < SKIP_MIN_S or self.broker.open_transactions() or self._stopped():
+        if seconds < SKIP_MIN_S:
+            self._next_at = moment  # not worth another look before
+            return
+        if self.broker.open_transactions() or self._stopped():
             return
         clock._timers = [
             (timer[0] + seconds, *timer[1:]) if self._idle(timer) else timer
@@ -151,7 +167,6 @@ class SkippingWorld(World):
         heapq.heapify(clock._timers)
         clock.now += seconds
         self.skipped_s += seconds
-        self._next_at = 0.0
         if seconds == SKIP_MAX_S:
             self._rest_until = clock.now + SIGN_OF_LIFE_S
         self._keep_sessions(seconds)
@@ -186,3 +201,15 @@ class SkippingWorld(World):
 
         # Everybody has looked at its clock by then, so that nobody sees the gap any more.
         self.net.call_later(LEAD_S * 0.9, as_before)
+
+
+def _on_its_way(handle: asyncio.Handle) -> bool:
+    """Whether this is a request that changes something, or the answer to it."""
+    args = handle._args
+    return bool(
+        args
+        and isinstance(args[0], Request)
+        and args[0].kind not in _IDLE_REQUESTS
+        and args[0].kind is not RequestKind.PUBLISH
+        and not handle.cancelled()
+    )

@@ -7,13 +7,19 @@ the functions by name (`from time import time`), and `datetime.now()`, still see
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from holdfast.testing.sim.threads import sleep_in_thread
 
 __all__ = ["virtual_time"]
+
+_LIBRARY = str(Path(threading.__file__).parent)
+_ADDED = str(Path(_LIBRARY, "site-packages"))
 
 
 @contextmanager
@@ -22,8 +28,11 @@ def virtual_time(wall_ms: Callable[[], int], monotonic_s: Callable[[], float]) -
     real_sleep = time.sleep
 
     def sleep(seconds: float, /) -> None:
-        # On the loop's own thread it blocks everything, as it would in production.
-        if not sleep_in_thread(seconds):
+        # The standard library sleeps to look again at something real (a child process): it has
+        # to. On the loop's own thread a sleep blocks everything, as it would in production.
+        caller = sys._getframe(1).f_code.co_filename  # noqa: SLF001
+        of_library = caller.startswith(_LIBRARY) and not caller.startswith(_ADDED)
+        if of_library or not sleep_in_thread(seconds):
             real_sleep(seconds)
 
     virtual: dict[str, Callable[..., object]] = {

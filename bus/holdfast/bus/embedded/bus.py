@@ -32,7 +32,7 @@ from holdfast.bus.embedded.subscription import EmbeddedSubscription, Place
 from holdfast.bus.embedded.tail import READ_RECORDS_MAX, LogReader, Tail
 from holdfast.bus.embedded.upkeep import COMPACT_DIRTY_MIN, Upkeep, due, purge
 from holdfast.bus.embedded.waiting import NewsDesk, Waiter
-from holdfast.bus.embedded.wake import WakeReceiver
+from holdfast.bus.embedded.wake import WakeReceiver, listening
 from holdfast.bus.embedded.writer import EmbeddedWriter, claim_slot
 from holdfast.bus.errors import BusError, BusUnavailable, TopicMismatch
 from holdfast.bus.port import (
@@ -46,11 +46,19 @@ from holdfast.bus.port import (
     TopicSpec,
 )
 
-__all__ = ["EmbeddedBus"]
+__all__ = ["EmbeddedBus", "in_use"]
 
 log = logging.getLogger("holdfast.bus.embedded")
 
 TICK_S = 0.25
+
+
+def in_use(path: Path) -> bool:
+    """Tell whether a living process has the bus file `path` open: a service, a client, a command.
+
+    Whoever is about to remove the file asks; nothing keeps one from starting a moment later.
+    """
+    return listening(Path(f"{path}.d").absolute() / "wake")
 
 
 class _Open:

@@ -52,9 +52,14 @@ class _NotedLock:
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        if os.fstat(self._fd).st_size < _MAPPED_BYTES:
-            os.ftruncate(self._fd, _MAPPED_BYTES)
-        self.memory = mmap.mmap(self._fd, _MAPPED_BYTES)
+        try:
+            # Its room on the disk is taken now: a hole in the file is a page of memory that a full
+            # disk cannot back, and writing to it ends the process by SIGBUS, without a word.
+            os.posix_fallocate(self._fd, 0, _MAPPED_BYTES)
+            self.memory = mmap.mmap(self._fd, _MAPPED_BYTES)
+        except BaseException:
+            os.close(self._fd)
+            raise
 
     def take(self, note: bytes) -> None:
         fcntl.flock(self._fd, fcntl.LOCK_EX)

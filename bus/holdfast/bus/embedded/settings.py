@@ -40,5 +40,6 @@ class EmbeddedSettings:
     synchronous: Synchronous = Synchronous.FULL
     upkeep_s: float = 5.0
     """How often one of the processes purges by age, compacts and sweeps."""
-    tombstone_grace_s: float = 300.0
-    """How long a tombstone stays readable for followers that lag behind."""
+    tombstone_grace_s: float = 60.0
+    """How long a tombstone stays readable for followers that lag behind. Not longer: until then
+    each finished run is read again by whoever restores its slot."""

@@ -13,7 +13,7 @@ from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 
-__all__ = ["Wake", "WakeReceiver", "WakeSender"]
+__all__ = ["Wake", "WakeReceiver", "WakeSender", "listening"]
 
 _LONGEST_PATH_BYTES = 100
 """A socket's address takes 107 bytes; longer folders are reached through a descriptor."""
@@ -100,3 +100,26 @@ class WakeSender:
         """Give the socket back."""
         self._socket.close()
         self._folder.close()
+
+
+def listening(folder: Path) -> bool:
+    """Tell whether a living process has a socket in `folder`: each bus that is started has one.
+
+    A process that is killed leaves its socket's name behind; the kernel refuses those.
+    """
+    if not folder.is_dir():
+        return False
+    addresses = _Folder(folder)
+    try:
+        return any(_answers(addresses.address(path.name)) for path in folder.iterdir())
+    finally:
+        addresses.close()
+
+
+def _answers(address: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(address)
+        except OSError:
+            return False
+    return True

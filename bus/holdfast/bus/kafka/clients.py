@@ -35,6 +35,7 @@ __all__ = [
     "client_options",
     "describe_error",
     "drop",
+    "keep_asking",
     "shared_client",
     "started",
     "track_topics",
@@ -48,6 +49,7 @@ TRANSACTION_BACKOFF_MS = 2
 CONCURRENT_TRANSACTIONS until it has: at aiokafka's 20 and 100 ms a commit takes p50 25 ms."""
 DROP_TIMEOUT_S = 2.0
 """`stop()` of a client whose broker is gone hangs."""
+METADATA_RETRY_S = 0.2
 MAX_BATCH_BYTES = 900_000
 """Below the broker's default limit of a batch (1,048,588)."""
 
@@ -113,7 +115,7 @@ def _ssl_context(settings: KafkaSettings) -> ssl.SSLContext:
 
 def shared_client(settings: KafkaSettings) -> AIOKafkaClient:
     """Return the client (not started) that administration and restoring share."""
-    return AIOKafkaClient(**client_options(settings))
+    return keep_asking(AIOKafkaClient(**client_options(settings)))
 
 
 def transactional_producer(settings: KafkaSettings, transactional_id: str) -> Any:
@@ -125,7 +127,7 @@ def transactional_producer(settings: KafkaSettings, transactional_id: str) -> An
         retry_backoff_ms=TRANSACTION_BACKOFF_MS,
         max_batch_size=MAX_BATCH_BYTES,
     )
-    return pipelined(producer)
+    return keep_asking(pipelined(producer))
 
 
 def track_topics(client: Any, topics: Collection[str]) -> None:
@@ -135,6 +137,30 @@ def track_topics(client: Any, topics: Collection[str]) -> None:
     to ask for makes it forget the others, and batches that wait for them would wait for ever.
     """
     client._topics.update(topics)
+
+
+def keep_asking(client: T) -> T:
+    """Have `client` (of any kind) ask for metadata again soon when no broker answered; return it.
+
+    Left alone it asks next when `metadata_max_age_ms` have passed (300 s). One lost connection
+    while a group is joined and its leader knows no topic: it assigns nothing to anybody till then.
+    """
+    transport = _transport(client)
+    update = transport._metadata_update
+
+    def ask() -> None:
+        task = transport._sync_task
+        if task is not None and not task.done():
+            transport.force_metadata_update()
+
+    async def updated(cluster: Any, topics: Any) -> bool:
+        answered: bool = await update(cluster, topics)
+        if not answered and cluster is transport.cluster:
+            asyncio.get_running_loop().call_later(METADATA_RETRY_S, ask)
+        return answered
+
+    transport._metadata_update = updated
+    return client
 
 
 def describe_error(error: BaseException) -> str:
@@ -261,7 +287,11 @@ async def _force(client: Any, stopping: asyncio.Future[Any]) -> None:
     for task in tasks:
         if task.done() and not task.cancelled():
             task.exception()  # seen: else it is logged as never retrieved
-    transport = getattr(client, "client", None) or getattr(client, "_client", None) or client
     with contextlib.suppress(Exception):
         async with asyncio.timeout(DROP_TIMEOUT_S):
-            await transport.close()
+            await _transport(client).close()
+
+
+def _transport(client: Any) -> Any:
+    """Return what a producer or a consumer sends over, or the client itself."""
+    return getattr(client, "client", None) or getattr(client, "_client", None) or client

@@ -16,6 +16,7 @@ from holdfast.bus.kafka.clients import (
     client_options,
     describe_error,
     drop,
+    keep_asking,
     started,
     track_topics,
 )
@@ -31,12 +32,13 @@ MAX_REQUEST_BYTES = 64 * 1024 * 1024
 
 def idempotent_producer(settings: KafkaSettings) -> Any:
     """Return a producer (not started) that repeats nothing, without transactions."""
-    return aiokafka.AIOKafkaProducer(
+    producer = aiokafka.AIOKafkaProducer(
         **client_options(settings),
         enable_idempotence=True,
         max_batch_size=MAX_BATCH_BYTES,
         max_request_size=MAX_REQUEST_BYTES,
     )
+    return keep_asking(producer)
 
 
 class Publisher:

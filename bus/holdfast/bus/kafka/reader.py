@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import aiokafka
@@ -20,7 +21,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition as KafkaPartition
 
 from holdfast.bus.errors import BusUnavailable
-from holdfast.bus.kafka.clients import client_options, drop, started
+from holdfast.bus.kafka.clients import client_options, drop, keep_asking, started
 from holdfast.bus.kafka.cluster import EARLIEST, LATEST, Cluster
 from holdfast.bus.kafka.records import kafka_partitions, out_of_range, received
 from holdfast.bus.port import Received, TopicPartition
@@ -30,13 +31,16 @@ __all__ = ["KafkaReader", "plain_consumer", "read_log"]
 
 ERROR_PAUSE_S = 0.05
 RESTORE_FETCH_BYTES = 4 * 1024 * 1024
+RESTORE_BATCH_RECORDS = 1_000
+"""A fetch can hold 100,000 small records, compressed: unpacked at once they would stop the event
+loop for so long that the watchdog ends the process, and the next one, for ever."""
 RESTORE_WAIT_MS = 20
 """How long a broker holds a fetch that found nothing. Short: it holds up the shared connection."""
 
 
 def plain_consumer(settings: KafkaSettings) -> Any:
     """Return a consumer (not started) outside any group."""
-    return aiokafka.AIOKafkaConsumer(
+    consumer = aiokafka.AIOKafkaConsumer(
         **client_options(settings),
         isolation_level="read_committed",
         auto_offset_reset="none",
@@ -46,6 +50,7 @@ def plain_consumer(settings: KafkaSettings) -> Any:
         max_partition_fetch_bytes=settings.fetch_partition_bytes,
         client_rack=settings.client_rack,
     )
+    return keep_asking(consumer)
 
 
 class KafkaReader:
@@ -130,18 +135,17 @@ async def read_log(
     leader = _Leader(cluster, partition)
     while position < end:
         fetch = _Fetch(leader, position, wait_ms)
-        records, reached = await cluster.call(
-            f"reading {partition.topic}-{partition.partition}", fetch
-        )
-        if reached < 0:  # purged meanwhile, below what we were about to read
+        fetched = await cluster.call(f"reading {partition.topic}-{partition.partition}", fetch)
+        if fetched is None:  # purged meanwhile, below what we were about to read
             position = max(position, (await cluster.log_offsets(wanted, EARLIEST))[partition])
             continue
+        while records := fetched.take(RESTORE_BATCH_RECORDS):
+            if batch := [record for record in records if record.offset < end]:
+                yield batch
+            await asyncio.sleep(0)
         # The position, not the last record, tells the end: markers and compaction leave gaps.
-        wait_ms = 0 if reached > position else RESTORE_WAIT_MS
-        position = reached
-        batch = [record for record in records if record.offset < end]
-        if batch:
-            yield batch
+        wait_ms = 0 if fetched.reached > position else RESTORE_WAIT_MS
+        position = fetched.reached
 
 
 class _Leader:
@@ -169,6 +173,35 @@ class _Leader:
         self._node = None
 
 
+class _Fetched:
+    """What one fetch brought, unpacked a part at a time."""
+
+    def __init__(self, partition: TopicPartition, position: int, raw: bytes, aborted: Any) -> None:
+        self._partition = partition
+        self._unpacked = fetcher.PartitionRecords(
+            KafkaPartition(*partition),
+            MemoryRecords(raw),
+            aborted,
+            position,
+            None,
+            None,
+            True,
+            fetcher.READ_COMMITTED,
+        )
+        # A generator of our own: asked again after its end, aiokafka's iterator raises TypeError.
+        self._records: Iterator[Any] = (record for record in self._unpacked)
+
+    def take(self, count: int) -> list[Received]:
+        """Return at most so many records further; [] at the end."""
+        return received({self._partition: list(islice(self._records, count))})
+
+    @property
+    def reached(self) -> int:
+        """The position behind what was taken, past markers and aborted records."""
+        position: int = self._unpacked.next_fetch_offset
+        return position
+
+
 class _Fetch:
     """One fetch of one partition."""
 
@@ -178,8 +211,8 @@ class _Fetch:
         self._position = position
         self._wait_ms = wait_ms
 
-    async def __call__(self) -> tuple[list[Received], int]:
-        """Return records and the next position; a position of -1: it is not in the log any more."""
+    async def __call__(self) -> _Fetched | None:
+        """Return what was read; None: the position is not in the log any more."""
         topic, number = self._partition
         request = FetchRequest(
             self._wait_ms,
@@ -192,24 +225,10 @@ class _Fetch:
         for _topic, answers in response.topics:
             for _number, code, _high, *rest in answers:
                 if code == kafka_errors.OffsetOutOfRangeError.errno:
-                    return [], -1
+                    return None
                 if code:
                     self._leader.forget()
                     raise kafka_errors.for_code(code)(f"{topic}-{number}")
                 aborted = rest[2] if response.API_VERSION >= 11 else rest[-2]
-                return self._unpack(MemoryRecords(rest[-1]), aborted)
-        return [], self._position
-
-    def _unpack(self, raw: Any, aborted: Any) -> tuple[list[Received], int]:
-        unpacked = fetcher.PartitionRecords(
-            KafkaPartition(*self._partition),
-            raw,
-            aborted,
-            self._position,
-            None,
-            None,
-            True,
-            fetcher.READ_COMMITTED,
-        )
-        records = received({self._partition: list(unpacked)})
-        return records, unpacked.next_fetch_offset
+                return _Fetched(self._partition, self._position, rest[-1], aborted)
+        return _Fetched(self._partition, self._position, b"", [])

@@ -22,7 +22,13 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.structs import TopicPartition as KafkaPartition
 
 from holdfast.bus.errors import BusUnavailable
-from holdfast.bus.kafka.clients import client_options, describe_error, drop, started
+from holdfast.bus.kafka.clients import (
+    client_options,
+    describe_error,
+    drop,
+    keep_asking,
+    started,
+)
 from holdfast.bus.kafka.records import kafka_partitions, out_of_range, received
 from holdfast.bus.port import AssignmentListener, Received, TopicPartition
 from holdfast.bus.settings import KafkaSettings
@@ -42,7 +48,7 @@ ERROR_PAUSE_S = 0.05
 
 def group_consumer(settings: KafkaSettings, group: str, member: str) -> Any:
     """Return the consumer (not started, not subscribed) of one member."""
-    return aiokafka.AIOKafkaConsumer(
+    consumer = aiokafka.AIOKafkaConsumer(
         **client_options(settings),
         group_id=group,
         group_instance_id=member,
@@ -60,6 +66,7 @@ def group_consumer(settings: KafkaSettings, group: str, member: str) -> Any:
         max_partition_fetch_bytes=settings.fetch_partition_bytes,
         client_rack=settings.client_rack,
     )
+    return keep_asking(consumer)
 
 
 class _Fetched(NamedTuple):

@@ -10,7 +10,13 @@ from typing import Any
 
 from aiokafka import errors as kafka_errors
 from aiokafka.client import ConnectionGroup
-from aiokafka.protocol.transaction import EndTxnRequest
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.protocol.transaction import (
+    AddOffsetsToTxnRequest,
+    AddPartitionsToTxnRequest,
+    EndTxnRequest,
+    TxnOffsetCommitRequest,
+)
 
 from holdfast.bus.errors import BusError, Fenced, OutcomeUnknown, Rejected
 from holdfast.bus.kafka.clients import describe_error
@@ -36,6 +42,15 @@ _RECORDS_FAULT = (
 )
 
 
+_OF_A_TRANSACTION = (
+    AddPartitionsToTxnRequest,
+    AddOffsetsToTxnRequest,
+    ProduceRequest,
+    TxnOffsetCommitRequest,
+    EndTxnRequest,
+)
+
+
 class BatchFailed(Exception):
     """A batch was not taken; its cause says why."""
 
@@ -45,11 +60,16 @@ class BatchFailed(Exception):
 
 
 class EndTap:
-    """Listens on a producer's client: was EndTxn sent, was its answer lost, which codes came."""
+    """Listens on a producer's client: was EndTxn sent, was its answer lost, which codes came.
+
+    And whether a request of the transaction was lost and may still be on its way (a stray), even
+    if the client's retry of it went through.
+    """
 
     def __init__(self) -> None:
         self.ends_sent = 0
         self.ends_lost = 0
+        self.strays = 0
         self.unknown_code: int | None = None
 
     def reset(self) -> None:
@@ -64,10 +84,17 @@ class EndTap:
             node_id: int, request: Any, *, group: ConnectionGroup = ConnectionGroup.DEFAULT
         ) -> Any:
             ends = isinstance(request, EndTxnRequest)
+            ours = isinstance(request, _OF_A_TRANSACTION)
             self.ends_sent += ends
             self.ends_lost += ends  # until it is answered
-            response = await send(node_id, request, group=group)
+            self.strays += ours
+            try:
+                response = await send(node_id, request, group=group)
+            except kafka_errors.NodeNotReadyError:
+                self.strays -= ours  # there was no connection: it was never sent
+                raise
             self.ends_lost -= ends
+            self.strays -= ours
             code = getattr(response, "error_code", 0)
             if type(code) is int and code > HIGHEST_KNOWN_CODE:
                 self.unknown_code = code

@@ -6,6 +6,13 @@ A commit in steps, to be checked by eye:
 2. **every** future is awaited: the client would commit although a batch was lost;
 3. EndTxn(commit); its answer is the commit's.
 
+A commit whose requests met lost connections may be acknowledged all the same: the client sends
+again. But the first copy may still be on its way, and would be taken for a request of the *next*
+transaction, which has the same epoch: a late EndTxn ends it in its midst, a late TxnOffsetCommit
+puts its offsets back (KAFKA-17754, the torn transaction of Jepsen's report on Bufstream; only
+KIP-890's second part, which aiokafka does not speak, has an epoch for each transaction). So the
+writer of such a commit is used for no other: the next one's InitProducerId fences the copy.
+
 Whatever goes wrong, at whatever step, the producer is dropped and never used again. It is never
 told to abort either: after an abortable error the client's abort reaches no broker, and the next
 commit would publish the aborted records. The next writer's InitProducerId aborts what is left.
@@ -78,6 +85,7 @@ class KafkaWriter:
         self._producer: Any = None
         self._tap = EndTap()
         self._written = 0
+        self._stray = False
         self._ended: str | None = None
         self._background: set[asyncio.Task[None]] = set()
 
@@ -166,6 +174,11 @@ class KafkaWriter:
                 # A new producer made here could fence the slot's newer owner: whether it may be
                 # opened again is for the slot to judge.
                 raise OutcomeUnknown(f"the writer of {self._slot} wrote all it may: reopen it")
+            if self._stray:
+                raise OutcomeUnknown(
+                    f"a commit of {self._slot} was not begun: a request of the last one may still "
+                    "be on its way and would end up in it: reopen the writer"
+                )
             async with asyncio.timeout(self._settings.commit_timeout_s):
                 await self._refuse_unfit(records, offsets)
                 await self._write(records, offsets)
@@ -182,6 +195,7 @@ class KafkaWriter:
                 raise
             raise answer from error
         self._written += len(records)
+        self._stray = self._tap.strays > 0
 
     async def _refuse_unfit(
         self, records: Sequence[Record], offsets: Mapping[TopicPartition, int]

@@ -38,6 +38,10 @@ REOPEN_PAUSE_S = 0.5
 """Between two tries while the bus is away; jittered, so that slots do not come back in step."""
 
 
+FLOOR_EVERY = 256
+"""So many commits from one look at the journal's end to the next."""
+
+
 class Membership(Protocol):
     """What the group says of this process's right to a slot."""
 
@@ -78,13 +82,16 @@ class GroupCommit:
         self._writer: Writer | None = None
         self._number = 0
         self._offsets: dict[str, int] = {}
+        self._floor_ms = 0
+        self._told_ms: int | None = None
         self._unsettled = False
         self.proven_at = float("-inf")
         """When the last acknowledged commit was begun (`Environment.monotonic`)."""
 
-    def resume_from(self, number: int, offsets: Mapping[str, int]) -> None:
-        """Take up the numbering and the offsets where the journal left them."""
-        self._number = number
+    def resume_from(self, newest: SlotOffset | None, offsets: Mapping[str, int]) -> None:
+        """Take up the numbering, the time and the offsets where the journal left them."""
+        self._number = newest.commit_number if newest else 0
+        self._floor_ms, self._told_ms = newest.at_ms if newest else 0, None
         self._offsets = dict(offsets)
         self._unsettled = False
 
@@ -133,14 +140,13 @@ class GroupCommit:
         moved = any(self._offsets.get(topic) != at for topic, at in commit.offsets.items())
         offsets = {**self._offsets, **commit.offsets}
         number = self._number + 1
+        end = await self._end_before(number)
         while True:
             self._membership.beat()
             began = self._environment.monotonic()
             records = [record for change in changes for record in change.records]
             records.append(
-                self._journal.offset_record(
-                    number, offsets, self._environment.now_ms(), clean=clean
-                )
+                self._journal.offset_record(number, offsets, self._time_of(commit), clean=clean)
             )
             try:
                 await self._send(records, offsets if moved else {})
@@ -156,9 +162,35 @@ class GroupCommit:
         self.proven_at = began
         written = sum(1 for record in records if record.topic == self._journal.topic)
         self._journal.raise_floor_by(written)
+        self._journal.raise_floor(end)
         for change in changes:
             change.apply()
         self._unsettled = False
+
+    async def _end_before(self, number: int) -> int:
+        """Return where the journal ended before this commit, now and then; 0 otherwise.
+
+        Counting our own records leaves out the markers of a broker: in a million commits the floor
+        would fall a million offsets behind. That all below this end is known is proven by the
+        acknowledgement of the commit that follows: until then nobody else had opened the slot.
+        """
+        if number % FLOOR_EVERY:
+            return 0
+        try:
+            return await self._journal.end()
+        except (BusUnavailable, OSError):
+            return 0  # the floor is a lower bound: it may wait
+
+    def _time_of(self, commit: Commit) -> int:
+        """Return the time that the `offset` record carries; it never goes backwards.
+
+        A machine that keeps its own time holds it where the wall clock jumps. So once it has told
+        one, the slot's own commits repeat that rather than to look at the wall.
+        """
+        self._told_ms = self._told_ms if commit.told_ms is None else commit.told_ms
+        if self._told_ms is not None:
+            return self._told_ms
+        return max(self._floor_ms, self._environment.now_ms())
 
     async def close(self) -> None:
         """Let the writer go."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +101,7 @@ class SlotHost:
             listener=self._ownership,
         )
         self._ownership.attach(self._subscription)
-        for work in (self._poll(), self._beat(), self._measure_lag()):
+        for work in (self._poll, self._beat, self._measure_lag):
             self._tasks.append(asyncio.create_task(self._guard(work)))
 
     async def run(self) -> None:
@@ -228,9 +228,9 @@ class SlotHost:
             await asyncio.wait({poll}, timeout=POLL_S + 2.0)
         await asyncio.gather(*others, return_exceptions=True)
 
-    async def _guard(self, work: Coroutine[None, None, None]) -> None:
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work
+            await work()
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 handed to whoever waits in `run`

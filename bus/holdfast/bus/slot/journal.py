@@ -54,6 +54,10 @@ class Journal:
         )
         return Record(self.topic, OFFSET_KEY, encode(entry), (), self._slot.partition)
 
+    async def end(self) -> int:
+        """Return where the journal ends now."""
+        return (await self._bus.end_offsets([self.partition]))[self.partition]
+
     async def newest_offset(self) -> SlotOffset | None:
         """Return the newest `offset` record at or above the floor, or None.
 

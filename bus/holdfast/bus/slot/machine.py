@@ -48,10 +48,14 @@ class Change:
 
 @dataclass(slots=True)
 class Commit:
-    """What the next commit shall hold. `offsets`: topic to the next offset to be read, or {}."""
+    """What the next commit shall hold. `offsets`: topic to the next offset to be read, or {}.
+
+    `told_ms`: the time that a machine of its own time acted at; `Opened.told_ms` gives it back.
+    """
 
     changes: Sequence[Change]
     offsets: Mapping[str, int] = field(default_factory=dict)
+    told_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +64,14 @@ class Opened:
 
     `positions`: topic to the next offset that will be received. `clean`: no process has died with
     this slot: the last owner gave it up itself, or is this very process, or there was none. It may
-    have left bodies behind that did not end when they were told to.
+    have left bodies behind that did not end when they were told to. `told_ms`: the newest time
+    that was committed, see `Commit`.
     """
 
     positions: Mapping[str, int]
     clean: bool
     now_ms: int
+    told_ms: int = 0
 
 
 class SlotControl(Protocol):

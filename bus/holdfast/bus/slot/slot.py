@@ -219,14 +219,15 @@ class OwnedSlot:
         try:
             newest, count = await self._restore(machine)
             positions = await self._positions(newest)
-            self._commits.resume_from(newest.commit_number if newest else 0, positions)
+            self._commits.resume_from(newest, positions)
             await self._mark(newest)
         except BaseException:
             machine.lost()
             raise
         identity = self._context.identity
         clean = newest is None or newest.clean or newest.process_id == identity.process_id
-        self._begin(machine, Opened(positions, clean, self._environment.now_ms()))
+        told_ms = newest.at_ms if newest else 0
+        self._begin(machine, Opened(positions, clean, self._environment.now_ms(), told_ms))
         group = self.slot.group
         metrics.RESTORE_SECONDS.labels(group).observe(self._environment.monotonic() - began)
         metrics.RESTORED_RECORDS.labels(group).inc(count)
@@ -260,7 +261,7 @@ class OwnedSlot:
         newest: bytes | None = None
         count = 0
         partition = self._journal.partition
-        end = (await self._environment.bus.end_offsets([partition]))[partition]
+        end = await self._journal.end()
         async for batch in self._environment.bus.read(*partition, 0, end):
             count += len(batch)
             for received in batch:
@@ -268,6 +269,8 @@ class OwnedSlot:
                     newest = received.value
                 elif received.key is not None:
                     machine.restore(received.key.decode(), received.value)
+            # However fast they come: heartbeats and the watchdog get their turn in between.
+            await asyncio.sleep(0)
         self._journal.raise_floor(end)
         return (None if newest is None else decode(SlotOffset, newest)), count
 

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from holdfast.coordinator.engine.effects import Reaction
 from holdfast.coordinator.engine.limits import EngineLimits
-from holdfast.coordinator.engine.state import CLOSED_KIND, Overlay
-from holdfast.schemas.records import Marker
+from holdfast.coordinator.engine.state import CLOSED_KIND, Closed, Overlay
 
 __all__ = ["evict", "eviction_due_ms"]
 
 
-def evict(
-    closed: Mapping[str, Marker], overlay: Overlay, now_ms: int, limits: EngineLimits
-) -> Reaction:
-    """Remove markers that are too old or too many, at most as many as one event may.
-
-    `closed` has the oldest first.
-    """
+def evict(closed: Closed, overlay: Overlay, now_ms: int, limits: EngineLimits) -> Reaction:
+    """Remove markers that are too old or too many, at most as many as one event may."""
     reaction = Reaction(f"{CLOSED_KIND}/", overlay, {}, [])
     surplus = len(closed) - limits.markers_max
     for name, marker in closed.items():
@@ -32,10 +24,9 @@ def evict(
     return reaction
 
 
-def eviction_due_ms(closed: Mapping[str, Marker], limits: EngineLimits) -> int | None:
+def eviction_due_ms(closed: Closed, limits: EngineLimits) -> int | None:
     """Return when markers are to be removed next (0: now), or None."""
     if len(closed) > limits.markers_max:
         return 0
-    for marker in closed.values():
-        return marker.finished_ms + limits.marker_age_ms
-    return None
+    oldest = closed.oldest()
+    return None if oldest is None else oldest.finished_ms + limits.marker_age_ms

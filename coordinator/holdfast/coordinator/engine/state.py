@@ -2,6 +2,8 @@
 
 State is a mapping from journal keys to values, nothing else: what was journaled *is* the state, and
 to restore is to read it again. All that is counted (`Overlay.count`) is derived from the values.
+What is read again stays folded, as the bytes that stand in the journal, until it is first asked
+for: to decode 100,000 values takes seconds, and a slot is to work before that.
 
     State           what is committed
       ^ Overlay     what a batch of events adds; applied when its commit is acknowledged
@@ -14,20 +16,30 @@ An entity's records stand under `<kind>/<id>` (its own) and `<kind>/<id>/<name>`
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
-from holdfast.schemas.codec import encode
+from holdfast.schemas.codec import decode, encode
 from holdfast.schemas.records import (
     CoordinatorJournal,
     ListChunk,
     Marker,
+    Parked,
     RunEntry,
     TaskEntry,
     TaskState,
 )
 
-__all__ = ["CLOSED_KIND", "Entity", "Overlay", "State", "Value", "closed_key", "group_of"]
+__all__ = [
+    "CLOSED_KIND",
+    "Closed",
+    "Entity",
+    "Overlay",
+    "State",
+    "Value",
+    "closed_key",
+    "group_of",
+]
 
 Value: TypeAlias = RunEntry | TaskEntry | ListChunk | Marker
 Tally: TypeAlias = dict[tuple[str, TaskState], int]
@@ -48,13 +60,28 @@ def group_of(name: str) -> str:
 
 
 class Entity:
-    """The committed records of one entity, and how many of its tasks are in which state."""
+    """The committed records of one entity, and how many of its tasks are in which state.
 
-    __slots__ = ("records", "tally")
+    `folded`: records as they stand in the journal; nothing may be asked for before `unfold`.
+    """
+
+    __slots__ = ("folded", "records", "tally")
 
     def __init__(self) -> None:
+        self.folded: dict[str, bytes] = {}
         self.records: dict[str, Value] = {}
         self.tally: Tally = {}
+
+    def unfold(self, unfolded: Callable[[Value], None]) -> None:
+        """Decode what is folded. Raises `Undecodable`; then all of it stays as it was."""
+        values = {name: _decoded(data) for name, data in self.folded.items()}
+        self.folded = {}
+        for name, value in values.items():
+            self.records[name] = value
+            unfolded(value)
+            if isinstance(value, TaskEntry):
+                counted = (group_of(name), value.row.state)
+                self.tally[counted] = self.tally.get(counted, 0) + 1
 
     def get(self, name: str) -> Value | None:
         """Return a record, or None."""
@@ -121,28 +148,83 @@ class Overlay:
             self.tally[key] = self.tally.get(key, 0) + by
 
 
-class State:
-    """Everything one slot has committed."""
+class Closed:
+    """Markers of closed runs by `closed_key`, those written last at the end."""
+
+    __slots__ = ("_held",)
 
     def __init__(self) -> None:
+        self._held: dict[str, Marker | bytes] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def get(self, name: str) -> Marker | None:
+        """Return a marker, or None. Raises `Undecodable` for a damaged one."""
+        held = self._held.get(name)
+        if isinstance(held, bytes):
+            held = self._held[name] = _decoded_marker(held)
+        return held
+
+    def oldest(self) -> Marker | None:
+        """Return the oldest one, or None."""
+        name = next(iter(self._held), None)
+        return None if name is None else self.get(name)
+
+    def items(self) -> Iterator[tuple[str, Marker]]:
+        """Yield all of them, the oldest first; nothing may be put meanwhile."""
+        for name, held in self._held.items():
+            # Not kept: whoever goes over all of them needs each only once.
+            yield name, _decoded_marker(held) if isinstance(held, bytes) else held
+
+    def put(self, name: str, marker: Marker | bytes | None) -> None:
+        """Take over a marker, also as it stands in the journal, or remove it (None).
+
+        One that is written again becomes the newest.
+        """
+        self._held.pop(name, None)
+        if marker is not None:
+            self._held[name] = marker
+
+
+class State:
+    """Everything one slot has committed. `unfolded` is told each value that was folded."""
+
+    def __init__(self, unfolded: Callable[[Value], None] = lambda _: None) -> None:
+        self._unfolded = unfolded
         self.entities: dict[str, Entity] = {}
-        self.closed: dict[str, Marker] = {}
-        """Markers of closed runs by `closed_key`, the oldest first."""
+        """To be asked for by `entity`, but for which there are."""
+        self.closed = Closed()
 
     def entity(self, key: str) -> Entity:
-        """Return an entity; an empty one that is not kept if there is none."""
-        return self.entities.get(key) or Entity()
+        """Return an entity; an empty one that is not kept if there is none.
 
-    def restore(self, key: str, value: Value | None) -> None:
-        """Take one record of the journal, in its order."""
+        Raises `Undecodable` where the journal is damaged.
+        """
+        held = self.entities.get(key)
+        if held is None:
+            return Entity()
+        if held.folded:
+            held.unfold(self._unfolded)
+        return held
+
+    def restore(self, key: str, data: bytes | None) -> None:
+        """Take one record of the journal, in its order, before anything is asked for."""
         kind, _, rest = key.partition("/")
         if kind == CLOSED_KIND:
-            self.apply_markers({rest: value if isinstance(value, Marker) else None})
+            self.closed.put(rest, data)
             return
         entity_id, _, name = rest.partition("/")
-        overlay = Overlay(self.entity(f"{kind}/{entity_id}"))
-        overlay.put(name, value)
-        self.apply(f"{kind}/{entity_id}", overlay)
+        key = f"{kind}/{entity_id}"
+        entity = self.entities.get(key)
+        if data is not None:
+            if entity is None:
+                entity = self.entities[key] = Entity()
+            entity.folded[name] = data
+        elif entity is not None:
+            entity.folded.pop(name, None)
+            if not entity.folded:
+                del self.entities[key]
 
     def apply(self, key: str, overlay: Overlay) -> None:
         """Make an overlay's changes part of the state; an entity without records is forgotten."""
@@ -164,16 +246,14 @@ class State:
             del self.entities[key]
 
     def apply_markers(self, markers: dict[str, Marker | None]) -> None:
-        """Take over markers; a marker that is written again becomes the newest."""
+        """Take over markers."""
         for name, marker in markers.items():
-            self.closed.pop(name, None)
-            if marker is not None:
-                self.closed[name] = marker
+            self.closed.put(name, marker)
 
     def journal(self) -> Iterable[tuple[str, Value]]:
         """Yield every key with its value."""
-        for key, entity in self.entities.items():
-            for name, value in entity.records.items():
+        for key in self.entities:
+            for name, value in self.entity(key).records.items():
                 yield (f"{key}/{name}" if name else key), value
         for name, marker in self.closed.items():
             yield f"{CLOSED_KIND}/{name}", marker
@@ -184,3 +264,15 @@ class State:
         for key, value in sorted(self.journal(), key=lambda item: item[0]):
             total.update(key.encode() + b"\0" + encode(CoordinatorJournal(value)))
         return total.hexdigest()
+
+
+def _decoded(data: bytes) -> Value:
+    body = decode(CoordinatorJournal, data).body
+    assert not isinstance(body, Parked), "a parked record under another's key"
+    return body
+
+
+def _decoded_marker(data: bytes) -> Marker:
+    body = _decoded(data)
+    assert isinstance(body, Marker), f"a {type(body).__name__} under a marker's key"
+    return body

@@ -1,0 +1,71 @@
+"""Steps as they stand in the journal, decoded when they are first asked for.
+
+To decode 100,000 of them takes a second, and a slot is to work before that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+
+from holdfast.schemas import Undecodable, decode
+from holdfast.schemas.records import AgentJournal, StepEntry
+
+__all__ = ["FoldedStep", "StepRecords"]
+
+StepName = tuple[str, str]
+
+
+class FoldedStep:
+    """A step of which so far only its journal key was read."""
+
+    __slots__ = ("_data", "key", "name", "task")
+
+    def __init__(self, task: str, name: str, key: str, data: bytes) -> None:
+        self.task = task
+        self.name = name
+        self.key = key
+        self._data = data
+
+    def unfold(self) -> StepEntry:
+        """Return the step. Raises `Undecodable` for a journal that this build cannot read."""
+        body = decode(AgentJournal, self._data).body
+        if not isinstance(body, StepEntry):
+            raise Undecodable(
+                f"a {type(body).__name__} under the journal key of step {self.name!r}"
+            )
+        return body
+
+    @property
+    def attempt(self) -> int:
+        """The attempt that made it; raises as `unfold`."""
+        return self.unfold().attempt
+
+
+class StepRecords(MutableMapping[StepName, StepEntry]):
+    """The steps of one task by (name, key)."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held: dict[StepName, StepEntry | FoldedStep] = {}
+
+    def __getitem__(self, step: StepName) -> StepEntry:
+        held = self._held[step]
+        if isinstance(held, FoldedStep):
+            held = self._held[step] = held.unfold()
+        return held
+
+    def __setitem__(self, step: StepName, entry: StepEntry | FoldedStep) -> None:
+        self._held[step] = entry
+
+    def __delitem__(self, step: StepName) -> None:
+        del self._held[step]
+
+    def __iter__(self) -> Iterator[StepName]:
+        return iter(self._held)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __bool__(self) -> bool:
+        return bool(self._held)

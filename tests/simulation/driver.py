@@ -1,0 +1,96 @@
+"""The client of a simulated world: submits its jobs, again and again after it was killed, and does
+for each run what its job says, until all have ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+
+from holdfast.bus.errors import BusUnavailable
+from holdfast.bus.port import Environment
+from holdfast.client import Client, CommandRefused, Run, RunConflict
+from holdfast.client.settings import ClientSettings
+from holdfast.schemas.records import Event, EventType
+from holdfast.testing.evidence import Submission
+from tests.simulation.agents import Outside
+from tests.simulation.plans import Care, Job
+
+NAMESPACE = "sim"
+
+
+class Driver:
+    """Drives `jobs`; `main` is its process. What must not happen stands in `surprises`."""
+
+    def __init__(self, outside: Outside, jobs: Sequence[Job]) -> None:
+        self.done = False
+        self.surprises: list[str] = []
+        self._outside = outside
+        self._jobs = jobs
+
+    async def main(self, environment: Environment) -> None:
+        """Drive all jobs to their ends."""
+        settings = ClientSettings(bus="sqlite:///unused", namespace=NAMESPACE)
+        async with (
+            Client(environment=environment, settings=settings) as client,
+            asyncio.TaskGroup() as group,
+        ):
+            for job in self._jobs:
+                group.create_task(self._drive(client, job))
+        self.done = True
+
+    async def _drive(self, client: Client, job: Job) -> None:
+        await asyncio.sleep(job.start_s - self._outside.world.clock.now)
+        for _ in range(job.times):
+            run = await self._submit(client, job)
+        if job.conflict:
+            await self._conflict(client, job)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._command(run, job))
+            async for event in run.events():
+                if event.type is EventType.TASK_DEAD and job.care is not Care.NONE:
+                    group.create_task(self._care(run, job, event))
+
+    async def _submit(self, client: Client, job: Job) -> Run[object]:
+        evidence, plan = self._outside.evidence, job.plan
+        key = None if plan.order_key is None else str(plan.order_key)
+        while True:
+            evidence.add(Submission(job.run_id, False, plan.name, order_key=key))
+            try:
+                run = await client.submit(plan, {}, run_id=job.run_id)
+            except BusUnavailable:
+                continue
+            evidence.add(Submission(job.run_id, True, plan.name, order_key=key))
+            return run
+
+    async def _conflict(self, client: Client, job: Job) -> None:
+        try:
+            run = await client.submit(job.plan, {"other": 1}, run_id=job.run_id)
+            await run.accepted()
+            self.surprises.append(f"I10 at {job.run_id}: another input was accepted")
+        except (RunConflict, BusUnavailable):
+            pass
+
+    async def _command(self, run: Run[object], job: Job) -> None:
+        """Pause and resume, or cancel, as drawn; a run may have ended by itself meanwhile."""
+        if job.pause_s is not None:
+            await asyncio.sleep(job.pause_s)
+            with suppress(CommandRefused):
+                await run.pause(reason="drawn")
+            await asyncio.sleep(job.pause_s)
+            with suppress(CommandRefused):
+                await run.resume(reason="drawn")
+        if job.cancel_s is not None:
+            await asyncio.sleep(job.cancel_s)
+            with suppress(CommandRefused):
+                await run.cancel(reason="drawn")
+
+    async def _care(self, run: Run[object], job: Job, event: Event) -> None:
+        assert event.task is not None
+        task_id = event.task.task_id
+        with suppress(CommandRefused):
+            if job.care is Care.REPLAY:
+                self._outside.healed.add((job.run_id, task_id))
+                await run.replay(task_id, reason="repaired")
+            else:
+                await run.discard(task_id, reason="given up")

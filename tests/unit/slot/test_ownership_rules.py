@@ -1,0 +1,104 @@
+"""The rules of ownership that a group's members live by: who opens, when, and who may not."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from holdfast.bus.errors import Fenced, TopicMismatch
+from holdfast.bus.partition import partition_for
+from holdfast.bus.port import Environment, Slot, TopicSpec
+from holdfast.bus.slot import ProcessIdentity, SlotHost, SlotSettings
+from holdfast.bus.slot.commit import GroupCommit
+from holdfast.bus.slot.journal import Journal
+from holdfast.testing.sim import Request, RequestKind, SimBus
+from tests.unit.slot.conftest import GROUP, JOURNAL, WORK, World
+from tests.waiting import until
+
+NUMBER = partition_for(b"x", 2)
+SLOT = Slot(GROUP, NUMBER)
+ME = ProcessIdentity("a", "process-a")
+SESSION_S = 0.8
+
+
+async def fenced(world: World) -> None:
+    """A member one of whose slots was just taken by a stray writer, while it had work."""
+    host = await world.host()
+    await until(lambda: host.running_slots == 2)
+    world.member.session_timeout_s = SESSION_S
+    await world.bus().open_writer(SLOT)
+    await world.send(("x", b"1"))
+    await until(lambda: host.running_slots == 1, "the slot was not lost")
+
+
+async def test_a_fenced_slot_is_dropped_for_about_a_session_time_out(world: World) -> None:
+    await fenced(world)
+    began, stray = time.monotonic(), world.place.broker.epoch(SLOT)
+    await until(lambda: world.place.broker.epoch(SLOT) > stray, "orphaned for ever")
+    # Jittered by a quarter either way, so that two that fence each other do not do it in step.
+    assert time.monotonic() - began > 0.7 * SESSION_S
+    await until(lambda: world.applied == ["x"])
+
+
+async def test_a_fenced_slot_does_not_come_back_before_a_heartbeat_is_acknowledged(
+    world: World,
+) -> None:
+    world.place.refused.add(RequestKind.HEARTBEAT)  # before: else one may come in between
+    await fenced(world)
+    began, stray = time.monotonic(), world.place.broker.epoch(SLOT)
+    await until(lambda: time.monotonic() - began > 1.5 * SESSION_S)
+    assert world.place.broker.epoch(SLOT) == stray, "who hears nothing has fenced the true owner"
+    world.place.refused.clear()
+    await until(lambda: world.applied == ["x"])
+
+
+class Group:
+    """A group that answers as told whether the slot is still this member's."""
+
+    session_timeout_s = 6.0
+
+    def __init__(self) -> None:
+        self.owned = True
+
+    def owns(self, slot: Slot) -> bool:
+        return self.owned
+
+    async def confirmed_since(self, slot: Slot, moment: float) -> None:
+        return None
+
+    def beat(self) -> None:
+        return None
+
+
+def commits(bus: SimBus, group: Group) -> GroupCommit:
+    return GroupCommit(Environment(bus), SLOT, Journal(bus, SLOT, JOURNAL, ME), ME, group)
+
+
+async def test_an_opener_asks_first_whether_the_slot_is_still_its_own(world: World) -> None:
+    group = Group()
+    group.owned = False
+    with pytest.raises(Fenced, match="assigned elsewhere"):
+        await commits(world.bus(), group).open()
+    assert world.place.broker.epoch(SLOT) == 0, "it fenced the owner and asked afterwards"
+
+
+async def test_and_asks_again_when_it_has_opened(world: World) -> None:
+    group = Group()
+
+    def taken_away(request: Request, moment: str) -> None:
+        if (request.kind, moment) == (RequestKind.OPEN_WRITER, "applied"):
+            group.owned = False
+
+    world.place.broker.network.watchers.append(taken_away)
+    with pytest.raises(Fenced, match="assigned elsewhere"):
+        await commits(world.bus(), group).open()
+
+
+async def test_topics_of_unequal_partition_counts_stop_the_member(world: World) -> None:
+    await world.bus().create_topics([TopicSpec("ns.odd", 3)])
+    settings = SlotSettings(GROUP, (WORK,), "ns.odd", ME)
+    host = SlotHost(world.environment(), settings, lambda _: pytest.fail("a slot was opened"))
+    with pytest.raises(TopicMismatch, match=r"ns\.work has 2.*ns\.odd has 3"):
+        await host.start()
+    assert GROUP not in world.place.broker.groups, "it joined the group all the same"
