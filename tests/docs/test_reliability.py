@@ -59,6 +59,7 @@ GROWTH = {
     "surely_per_hour": 4e7,
     "allowed_per_hour": 8e6,
     "enough": True,
+    "least_share": 0.0,
     "grows": True,
 }
 SOAK = {
@@ -174,6 +175,20 @@ def test_the_simulation_is_summed_up(tmp_path: Path) -> None:
     one = result(suite="simulation", bus="sim", fault="all", injected=9, **SIMULATION)
     text = page(of(tmp_path, one, {**one, "seed": 2_000}))
     assert "| 2,000 | 4,000 | 2,000 | 8,000 | 18 | 10 | 12 | 0.0 | 0 | 0.0750% |" in text
+
+
+def test_sources_are_told_by_commit_with_their_seeds_and_the_load(tmp_path: Path) -> None:
+    machine = {"cores": 2, "load": 1.5}
+    found = of(
+        tmp_path,
+        result(machine=machine),
+        result(seed=8, machine={**machine, "load": 9.0}, started="2026-11-22T12:00:00+00:00"),
+        result(commit=f"{COMMIT}+", started="2026-11-23T12:00:00+00:00"),
+    )
+    text = page(found)
+    days = "2026-11-21 to 2026-11-22"
+    assert f"| torture | SQLite | `012345678` | {days} | 7, 8 | cores 2 | 1.5 to 9 |" in text
+    assert "| `012345678` with changes | 2026-11-23 | 7 |" in text
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,8 @@ async def test_topics_are_made_as_the_design_says(
     assert float(journal["min.cleanable.dirty.ratio"]) == 0.1
     assert journal["delete.retention.ms"] == str(5 * 60 * 1000), "not a day of tombstones"
     assert (tasks["retention.ms"], tasks["retention.bytes"]) == ("-1", "-1")
+    assert tasks["segment.bytes"] == str(16 * 1024 * 1024), "a purge frees whole segments only"
+    assert tasks["segment.ms"] == str(10 * 60 * 1000)
     assert (events["retention.ms"], events["retention.bytes"]) == ("1000", "2000")
     infos = await bus.describe_topics([spec.name for spec in specs])
     assert [infos[spec.name].cleanup for spec in specs] == [spec.cleanup for spec in specs]

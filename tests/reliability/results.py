@@ -134,6 +134,7 @@ class Growth(BaseModel):
     surely_per_hour: float
     allowed_per_hour: float
     enough: bool
+    least_share: float
     grows: bool
 
 

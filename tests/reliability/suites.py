@@ -27,6 +27,8 @@ __all__ = [
 BUSES = ("kafka", "sqlite")
 MEASURES = ("memory_bytes", "descriptors", "tasks", "disk_bytes", "startup_s")
 MIB = 2**20
+LOAD = "load"
+"""In a result's `machine`: the load average."""
 
 
 def invariants_table() -> str:
@@ -219,7 +221,8 @@ def sources_table(results: Iterable[Result]) -> str:
     """One row for each suite, bus and commit: when, on what, with which seeds."""
     groups: dict[tuple[str, str, str, str], list[Result]] = defaultdict(list)
     for one in results:
-        machine = ", ".join(f"{name} {value}" for name, value in one.machine.items())
+        lasting = {k: v for k, v in one.machine.items() if k != LOAD}
+        machine = ", ".join(f"{name} {value}" for name, value in lasting.items())
         groups[one.suite, one.bus, one.commit, machine].append(one)
     rows = []
     for (suite, bus, commit, machine), group in sorted(groups.items()):
@@ -229,6 +232,16 @@ def sources_table(results: Iterable[Result]) -> str:
         dates = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
         changed = " with changes" if commit.endswith("+") else ""
         rows.append([suite, BUS_NAMES[bus], f"`{commit[:9]}`{changed}", dates, told, machine])
+        rows[-1].append(_loads(group))
     if not rows:
         return f"{NOT_RUN.capitalize()}."
-    return table(["suite", "bus", "commit", "day", "seeds", "machine"], rows)
+    return table(["suite", "bus", "commit", "day", "seeds", "machine", "load"], rows)
+
+
+def _loads(group: Iterable[Result]) -> str:
+    """How busy the machine was with other things: recovery times are longer on a busy one."""
+    loads = [float(one.machine[LOAD]) for one in group if LOAD in one.machine]
+    if not loads:
+        return ""
+    low, high = min(loads), max(loads)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"

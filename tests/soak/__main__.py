@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import logging
 import os
 import random
 import shutil
@@ -36,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parse(argv)
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
+    logging.getLogger("aiokafka").setLevel(
+        logging.CRITICAL
+    )  # what it says of a broker that is away
     folder = options.folder or Path(tempfile.mkdtemp(prefix="holdfast-soak-"))
     print(f"seed {options.seed}, folder {folder}", flush=True)
     with open_stage(options.bus, folder) as stage:

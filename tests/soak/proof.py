@@ -24,8 +24,8 @@ __all__ = ["main"]
 
 MINUTES = 2.0
 LEAKY = SPARED[0]
-EACH_BYTES = 200_000
-"""Tens of megabytes a minute at some tasks a second: coarse, as a short soak needs it."""
+EACH_BYTES = 500_000
+"""A hundred megabytes a minute at some tasks a second: coarse, as a short soak needs it."""
 RATE_PER_S = 6.0
 
 

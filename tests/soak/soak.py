@@ -30,6 +30,7 @@ __all__ = ["SoakOutcome", "soak"]
 SHARE_OF_PEAK = 0.5
 WINDOW_MIN_S = 20.0
 SHORT_SPAN_S = 60.0
+SHORT_LEAST_SHARE = 0.5
 """A soak that is shorter than a verdict needs shows only coarse leaks."""
 TOPICS = "topics that shrink"
 
@@ -141,8 +142,10 @@ async def _disks(settings: SoakSettings, stage: Stage, arena: Arena) -> AsyncIte
 def _growths(settings: SoakSettings, windows: Windows) -> list[Growth]:
     """I12, over the whole soak."""
     rows = Evidence.load(settings.folder / USAGE).of(Usage)
-    short = settings.seconds < 2 * SPAN_MIN_S
-    found = growths(rows, span_min_s=SHORT_SPAN_S if short else SPAN_MIN_S)
+    if settings.seconds < 2 * SPAN_MIN_S:
+        found = growths(rows, span_min_s=SHORT_SPAN_S, least_share=SHORT_LEAST_SHARE)
+    else:
+        found = growths(rows)
     for growth in found:
         if growth.grows:
             what = (
@@ -180,7 +183,7 @@ def _common(settings: SoakSettings, started: str, seconds: float) -> dict[str, A
         "commit": commit(),
         "started": started,
         "seconds": seconds,
-        "machine": machine(),
+        "machine": {**machine(), "started_by": "new interpreter"},
     }
 
 
@@ -189,6 +192,8 @@ def _notes(settings: SoakSettings, windows: Windows) -> str:
         f"a slot remembers {DEDUPE_RUNS} finished runs, so that the bound is reached",
         f"consumed records are purged every {PURGE_EVERY_S} s",
     ]
+    if settings.rate_per_s is not None:
+        notes.append("the rate was given, and is not half of the peak")
     if settings.leak is not None:
         notes.append(f"planted: {settings.leak.instance} keeps {settings.leak.each_bytes} B a task")
     if windows.untold:

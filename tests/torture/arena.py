@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 from holdfast.bus.connect import open_bus
 from holdfast.bus.port import Bus, Environment
-from holdfast.bus.topics import COORDINATOR_GROUP, Topics
+from holdfast.bus.topics import Topics
 from holdfast.client import Client
 from holdfast.client.settings import ClientSettings
 from holdfast.testing import EvidenceFile
@@ -22,7 +22,7 @@ from tests.torture.ledger import Ledger
 from tests.torture.plans import draw
 from tests.torture.points import Hits
 from tests.torture.service import EVIDENCE, FOLDER
-from tests.torture.watch import Slot, ToldRecorder, Watch
+from tests.torture.watch import ToldRecorder, Watch
 from tests.torture.workload import Draw, Workload
 
 __all__ = ["Arena", "ArenaSettings", "open_arena"]
@@ -85,22 +85,6 @@ class Arena:
     def of_role(self, role: str) -> list[str]:
         """Return the names of all services of a role."""
         return [n for n, m in self.fleet.members.items() if m.arguments[0] == role]
-
-    async def lagging(self, slots: Iterable[Slot]) -> list[Slot]:
-        """Return those of `slots` that have something to read."""
-        found = []
-        for topic, partition in list(slots):
-            group = topic.removeprefix(self.topics.journal("x")[:-1])
-            lags = await self.bus.lag(self.topics.group(group), self.topics_of(group))
-            if any(at.partition == partition and lag for at, lag in lags.items()):
-                found.append((topic, partition))
-        return found
-
-    def topics_of(self, group: str) -> tuple[str, ...]:
-        """Return what a group (without the namespace) consumes."""
-        if group == COORDINATOR_GROUP:
-            return (self.topics.coordinator,)
-        return (self.topics.tasks(group), self.topics.control(group))
 
     async def settle(self, within_s: float) -> bool:
         """Submit nothing more; tell whether all has ended, and nothing moves, before `within_s`.

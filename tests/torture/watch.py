@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from holdfast.bus.port import Bus, Received, TopicPartition
-from holdfast.bus.topics import Topics
+from holdfast.bus.topics import COORDINATOR_GROUP, Topics
 from holdfast.schemas.codec import decode
 from holdfast.schemas.errors import HoldfastError
 from holdfast.schemas.records import Event, EventType, SlotOffset
@@ -91,6 +91,8 @@ class Watch:
         self._journals = topics.journal("x")[:-1]
         self._recoveries: list[Recovery] = []
         self._runs: dict[str, Recovery] = {}
+        self._heads: dict[TopicPartition, int] = {}
+        self._consumed: dict[TopicPartition, int] = {}
         self.owners: dict[Slot, Owner] = {}
         self.ended: dict[str, EventType] = {}
         self.succeeded_tasks = 0
@@ -103,6 +105,7 @@ class Watch:
     def take(self, received: Received) -> None:
         """Hear of a record."""
         self.moved_at = self._clock()
+        self._heads[TopicPartition(received.topic, received.partition)] = received.offset + 1
         if received.topic == self._topics.events:
             self._event(received)
         elif received.topic.startswith(self._journals) and received.key == b"offset":
@@ -161,6 +164,19 @@ class Watch:
         if recovery in self._recoveries:
             self._recoveries.remove(recovery)
 
+    def lagging(self, slots: Iterable[Slot]) -> list[Slot]:
+        """Return those of `slots` that have a record to read. Not asked of the broker, whose lag
+        counts the markers of transactions too."""
+        return [slot for slot in slots if self._lags(*slot)]
+
+    def _lags(self, journal: str, partition: int) -> bool:
+        group = journal.removeprefix(self._journals)
+        names = [self._topics.tasks(group), self._topics.control(group)]
+        if group == COORDINATOR_GROUP:
+            names = [self._topics.coordinator]
+        places = [TopicPartition(name, partition) for name in names]
+        return any(self._heads.get(at, 0) > self._consumed.get(at, 0) for at in places)
+
     def _event(self, received: Received) -> None:
         if received.value is None:
             return
@@ -182,6 +198,8 @@ class Watch:
         slot = (received.topic, received.partition)
         entry = decode(SlotOffset, received.value)
         self.owners[slot] = Owner(entry.instance, entry.process_id)
+        for consumed in entry.offsets:
+            self._consumed[TopicPartition(consumed.topic, slot[1])] = consumed.offset
         for recovery in list(self._recoveries):
             if recovery.committed(slot, self.owners[slot], self._clock()):
                 self._settle(recovery)

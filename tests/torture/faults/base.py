@@ -99,7 +99,7 @@ async def recovery_of(arena: Arena, recovery: Recovery) -> float | None:
     """
     deadline = time.monotonic() + RECOVERY_MAX_S
     while not await _done_within(recovery, IDLE_LOOK_S):
-        lagging = await arena.lagging(recovery.waiting)
+        lagging = arena.watch.lagging(recovery.waiting)
         if recovery.waiting and not lagging:
             arena.watch.give_up(recovery)
             return recovery.seconds_so_far

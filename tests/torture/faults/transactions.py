@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 import uuid
@@ -14,7 +15,7 @@ from holdfast.bus.topics import COORDINATOR_GROUP
 from holdfast.schemas.codec import encode
 from holdfast.schemas.records import CoordinatorEnvelope
 from tests.torture.arena import PARTITIONS
-from tests.torture.faults.base import Fault, Injection
+from tests.torture.faults.base import RECOVERY_MAX_S, Fault, Injection, NotRecovered
 from tests.torture.faults.records import submission
 
 if TYPE_CHECKING:
@@ -60,3 +61,15 @@ class OpenTransaction(Fault):
         slot = (arena.topics.journal(COORDINATOR_GROUP), partition)
         awaited = {"": arena.watch.progress([slot], at)}
         return Injection(victim, "", awaited)
+
+    async def recovered(self, arena: Arena, injection: Injection) -> dict[str, float]:
+        """See `Fault`. What waits behind an open transaction nobody can see: no look for lag."""
+        recovery = injection.awaited[""]
+        try:
+            async with asyncio.timeout(RECOVERY_MAX_S):
+                await recovery.done.wait()
+        except TimeoutError:
+            raise NotRecovered(
+                f"partition {injection.victim} of coordinator stands still"
+            ) from None
+        return {} if recovery.seconds is None else {"": recovery.seconds}

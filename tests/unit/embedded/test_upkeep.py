@@ -11,8 +11,9 @@ import pytest
 from holdfast.bus.embedded import upkeep
 from holdfast.bus.embedded.blobs import CHUNK_BYTES
 from holdfast.bus.embedded.commit_thread import Transaction
+from holdfast.bus.embedded.tail import READ_RECORDS_MAX
 from holdfast.bus.embedded.upkeep import compact_step, purge_step
-from holdfast.bus.port import Cleanup, TopicPartition
+from holdfast.bus.port import Cleanup, Record, TopicPartition
 from tests.unit.embedded.places import count, make, on_file, publish, started, thread_of, trace
 
 WHERE = TopicPartition("topic", 0)
@@ -119,6 +120,26 @@ async def test_tombstones_go_after_their_grace_and_not_before(tmp_path: Path) ->
         await publish(bus, "topic", [b"again"], b"gone")
         await bus.tidy(dirty_min=1)
         assert await count(bus, "log") == 2
+
+
+async def test_who_has_read_a_value_finds_its_tombstone_however_old_that_is(tmp_path: Path) -> None:
+    """A quiet journal is compacted hours later, perhaps while its slot is being restored: what the
+    restore has read before must not come to life again."""
+    async with started(tmp_path, tombstone_grace_s=60.0) as bus:
+        await make(bus, "topic", Cleanup.COMPACT)
+        await publish(bus, "topic", [b"open"], b"finished")
+        keys = [b"%d" % n for n in range(READ_RECORDS_MAX)]
+        await bus.publish([Record("topic", key, b"v", (), 0) for key in keys])
+        await publish(bus, "topic", [None], b"finished")
+        await on_file(bus, lambda t: t.db.execute("UPDATE log SET at_ms = at_ms - 3600000"))
+        restoring = bus.read("topic", 0)
+        state = {r.key: r.value for r in await anext(restoring)}
+        assert state[b"finished"] == b"open"
+        await bus.tidy(dirty_min=1)
+        await bus.tidy(dirty_min=1)
+        async for records in restoring:
+            state.update((r.key, r.value) for r in records)
+    assert state[b"finished"] is None
 
 
 async def test_a_journal_does_not_grow_for_ever(tmp_path: Path) -> None:

@@ -89,7 +89,9 @@ async def test_a_planted_leak_keeps_what_it_was_given() -> None:
 
     handler = leaking(agent, 8_192).tasks["eat"].handler
     kept = next(
-        cell.cell_contents for cell in handler.__closure__ if isinstance(cell.cell_contents, list)
+        cell.cell_contents
+        for cell in handler.__closure__ or ()
+        if isinstance(cell.cell_contents, list)
     )
     words = [Word(text="a"), Word(text="b")]
     assert [await handler(None, word) for word in words] == words

@@ -107,3 +107,6 @@ def test_a_short_soak_shows_coarse_leaks_and_only_these() -> None:
     (fine,) = growths(rows(1), span_min_s=60)
     assert fine.surely_per_hour > fine.allowed_per_hour
     assert not fine.grows, "1.5 MiB in all is what any process takes in its first minutes"
+    (warm,) = growths(rows(20), span_min_s=60, least_share=0.5)
+    assert not warm.grows, "by a third of its level: it may be the warm-up"
+    assert growths(rows(60), span_min_s=60, least_share=0.5)[0].grows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from holdfast.bus.port import Received
 from holdfast.bus.topics import Topics
 from holdfast.schemas.codec import encode
-from holdfast.schemas.records import Event, EventType, SlotOffset
+from holdfast.schemas.records import ConsumedOffset, Event, EventType, SlotOffset
 from tests.torture.watch import Watch
 
 TOPICS = Topics("t")
@@ -79,3 +79,15 @@ def test_ends_of_runs_are_counted_once():
     assert waiting.seconds == 2.0
     assert list(bench.watch.ended) == ["r"]
     assert bench.watch.end_of("r", 4.0).done.is_set()
+
+
+def test_a_slot_lags_that_has_a_record_to_read():
+    bench = Bench()
+    journal = TOPICS.journal("beta")
+    assert bench.watch.lagging([(journal, 0)]) == []
+    bench.watch.take(Received(TOPICS.tasks("beta"), 0, 7, b"k", b"", (), 0))
+    assert bench.watch.lagging([(journal, 0), (journal, 1)]) == [(journal, 0)]
+    consumed = [ConsumedOffset(TOPICS.tasks("beta"), 8)]
+    value = encode(SlotOffset(1, consumed, "b-1", "p1", False, 0))
+    bench.watch.take(Received(journal, 0, 0, b"offset", value, (), 0))
+    assert bench.watch.lagging([(journal, 0), (journal, 1)]) == []

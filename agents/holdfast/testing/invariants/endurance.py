@@ -53,7 +53,8 @@ class Growth:
     """How one measure of one instance went: per hour, after the warm-up.
 
     `level`: the median. `surely_per_hour`: what the slope is at least, with 99 % confidence.
-    `enough`: False where samples or span are too few for a verdict.
+    `enough`: False where samples or span are too few for a verdict. `least_share`: a growth by less
+    than this share of the level, over the whole span, is none.
     """
 
     instance: str
@@ -65,15 +66,16 @@ class Growth:
     surely_per_hour: float
     allowed_per_hour: float
     enough: bool
+    least_share: float = 0.0
 
     @property
     def grows(self) -> bool:
         """True if it surely grows by more than it may."""
-        least_per_hour = TOLERANCES[self.measure].least / self.span_s * SECONDS_PER_HOUR
+        least = max(TOLERANCES[self.measure].least, self.least_share * self.level)
         return (
             self.enough
             and self.surely_per_hour > self.allowed_per_hour
-            and self.per_hour > least_per_hour
+            and self.per_hour * self.span_s > least * SECONDS_PER_HOUR
         )
 
 
@@ -103,8 +105,14 @@ def nothing_grows(_history: History, evidence: Evidence, found: Findings) -> Non
             )
 
 
-def growths(rows: Iterable[Usage], *, span_min_s: float = SPAN_MIN_S) -> list[Growth]:
-    """Return how each measure of each instance went, in the order of their first samples."""
+def growths(
+    rows: Iterable[Usage], *, span_min_s: float = SPAN_MIN_S, least_share: float = 0.0
+) -> list[Growth]:
+    """Return how each measure of each instance went, in the order of their first samples.
+
+    A span of some minutes is no place for fine judgement: processes still warm up, and a broker
+    that was away for some of it looks like growth. Below `SPAN_MIN_S` give a `least_share`.
+    """
     series: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for row in rows:
         for measure in TOLERANCES:
@@ -112,14 +120,18 @@ def growths(rows: Iterable[Usage], *, span_min_s: float = SPAN_MIN_S) -> list[Gr
             if value is not None:
                 series[row.instance, measure].append((row.at_s, float(value)))
     return [
-        _growth(instance, measure, sorted(points), span_min_s)
+        _growth(instance, measure, sorted(points), (span_min_s, least_share))
         for (instance, measure), points in series.items()
     ]
 
 
 def _growth(
-    instance: str, measure: str, points: Sequence[tuple[float, float]], span_min_s: float
+    instance: str,
+    measure: str,
+    points: Sequence[tuple[float, float]],
+    coarse: tuple[float, float],
 ) -> Growth:
+    span_min_s, least_share = coarse
     settled = points[int(len(points) * WARM_UP_SHARE) :]
     span_s = settled[-1][0] - settled[0][0]
     slopes = _slopes(settled)
@@ -135,6 +147,7 @@ def _growth(
         _surely(slopes, min(len(settled), POINTS_MAX)) * SECONDS_PER_HOUR,
         max(tolerance.per_hour, tolerance.share_per_hour * level),
         len(settled) >= SAMPLES_MIN and span_s >= span_min_s,
+        least_share,
     )
 
 

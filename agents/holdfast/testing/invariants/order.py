@@ -101,6 +101,12 @@ class _Turn:
         told = [r.body.started_ms for r in self.results if r.body.outcome is not Outcome.CANCELLED]
         return min(seen + told, default=None)
 
+    def never_began(self, starts: Mapping[tuple[str, str], list[BodyStart]]) -> bool:
+        """Tell whether it was cancelled before any body of it: there is nothing to wait for."""
+        return self.begun_ms(starts) is None and any(
+            result.body.outcome is Outcome.CANCELLED for result in self.results
+        )
+
     def end(self) -> Result | None:
         """The result that lets the next one begin: of the last attempt; under `loose` the first."""
 
@@ -165,7 +171,7 @@ def _in_turn(
     for before, turn in pairwise(turns):
         found.looked("pairs of tasks")
         begun_ms = turn.begun_ms(starts)
-        if begun_ms is None:
+        if begun_ms is None or before.never_began(starts):
             continue
         end = before.end()
         if end is None:

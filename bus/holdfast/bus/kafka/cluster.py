@@ -40,11 +40,11 @@ DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
 EARLIEST, LATEST = -2, -1
 READ_UNCOMMITTED = 0
 TOPIC_RESOURCE = 2
+SEGMENT_CONFIG = {"segment.bytes": str(16 * 1024 * 1024), "segment.ms": str(10 * 60 * 1000)}
 COMPACT_CONFIG = {
     # Else restoring a slot reads gigabytes that were long replaced.
     "cleanup.policy": "compact",
-    "segment.bytes": str(16 * 1024 * 1024),
-    "segment.ms": str(10 * 60 * 1000),
+    **SEGMENT_CONFIG,
     "min.cleanable.dirty.ratio": "0.1",
     # A finished run leaves tombstones, which a broker keeps for a day as it comes: at 100 runs a
     # second some 20 million, and whoever restores the slot reads all of them.
@@ -322,11 +322,15 @@ def _info(name: str, partitions: int, config: Mapping[str, str | None]) -> Topic
 def _config(spec: TopicSpec) -> dict[str, str]:
     if spec.cleanup is Cleanup.COMPACT:
         return COMPACT_CONFIG
-    kept = spec.cleanup is Cleanup.CONSUMED
+    if spec.cleanup is Cleanup.CONSUMED:
+        # A purge frees whole segments only, and never the newest: with the broker's 1 GiB and 7
+        # days each partition would keep a gigabyte of what was consumed long ago.
+        never = {"retention.ms": "-1", "retention.bytes": "-1"}
+        return {"cleanup.policy": "delete", **never, **SEGMENT_CONFIG}
     return {
         "cleanup.policy": "delete",
-        "retention.ms": "-1" if kept else str(spec.retention_ms),
-        "retention.bytes": "-1" if kept else str(spec.retention_bytes),
+        "retention.ms": str(spec.retention_ms),
+        "retention.bytes": str(spec.retention_bytes),
     }
 
 

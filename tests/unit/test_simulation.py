@@ -1,0 +1,85 @@
+"""A few seeds in the quick tier, and that they can fail. `make simulate` runs thousands."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.planted import plant
+from tests.simulation.scenario import Scenario, run_seed
+
+ROOT = Path(__file__).parents[2]
+SEEDS = range(20)
+SEEDS_TO_FIND = range(40)
+
+
+@pytest.mark.parametrize("first", range(0, len(SEEDS), 5))
+def test_seeds_violate_nothing(first: int) -> None:
+    for seed in SEEDS[first : first + 5]:
+        outcome = run_seed(seed)
+        assert outcome.ok, (f"python -m tests.simulation --seed {seed}", outcome.violations)
+        assert outcome.runs >= 5
+        assert len(outcome.faults) >= 3
+        assert outcome.takeovers >= 1
+        assert all(outcome.looked_at[name] for name in ("I1", "I2", "I4", "I5", "I6", "I9", "I11"))
+
+
+@pytest.mark.parametrize(
+    ("bug", "invariant"),
+    [
+        ("offset-outside-the-commit", "I4"),
+        ("earlier-open-records-not-accepted", "I"),
+        ("replayed-step-runs-again", "I2"),
+        ("dependencies-counted-not-named", "I7"),
+    ],
+)
+def test_a_planted_bug_is_found(bug: str, invariant: str) -> None:
+    with plant(bug):
+        found = (run_seed(seed).violations for seed in SEEDS_TO_FIND)
+        violations = next(filter(None, found), [])
+    assert any(v.startswith(invariant) for v in violations), violations
+
+
+def test_a_fault_that_is_left_out_leaves_the_others_as_they_were() -> None:
+    drawn = [str(fault) for fault in Scenario(7).faults]
+    fewer = [str(fault) for fault in Scenario(7, keep=[0, 2]).faults]
+    assert fewer == [drawn[0], drawn[2]]
+
+
+def test_a_seed_is_the_same_history_in_another_process() -> None:
+    program = (
+        "import json, logging; logging.disable(logging.CRITICAL)\n"
+        "from tests.simulation.scenario import run_seed\n"
+        "o = run_seed(3); print(json.dumps([o.steps, o.deaths, o.takeovers, o.virtual_s]))"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": str(ROOT)}
+    seen = [
+        json.loads(
+            subprocess.run(
+                [sys.executable, "-c", program],
+                capture_output=True,
+                text=True,
+                check=True,
+                cwd=ROOT,
+                env=environment,
+            ).stdout
+        )
+        for _ in range(2)
+    ]
+    assert seen[0] == seen[1]
+
+
+def test_a_failing_seed_prints_the_line_that_runs_it_again(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.simulation", "--seeds", "8", "--processes", "1"]
+    command += ["--planted", "replayed-step-runs-again", "--results", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "VIOLATION I2" in done.stdout
+    assert "again: python -m tests.simulation --seed" in done.stdout
+    [result] = [json.loads(path.read_text()) for path in tmp_path.iterdir()]
+    assert result["violations"][0]["invariant"] == "I2"
