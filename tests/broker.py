@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -36,11 +35,6 @@ REMEDY = (
     "no Kafka for tests: set HOLDFAST_TEST_BOOTSTRAP=host:port, or run a Docker engine, or install "
     "Java 17 or newer and Maven (Debian: apt-get install default-jre-headless maven)"
 )
-
-
-def load_local_broker() -> ModuleType:
-    """Return `deploy.kafka.broker`."""
-    return local_kafka
 
 
 @dataclass(frozen=True)

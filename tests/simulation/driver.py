@@ -17,6 +17,7 @@ from tests.simulation.agents import Outside
 from tests.simulation.plans import Care, Job
 
 NAMESPACE = "sim"
+CARE_AGAIN_S = 0.5
 
 
 class Driver:
@@ -27,6 +28,7 @@ class Driver:
         self.surprises: list[str] = []
         self._outside = outside
         self._jobs = jobs
+        self._ended: set[str] = set()
 
     async def main(self, environment: Environment) -> None:
         """Drive all jobs to their ends."""
@@ -50,6 +52,7 @@ class Driver:
             async for event in run.events():
                 if event.type is EventType.TASK_DEAD and job.care is not Care.NONE:
                     group.create_task(self._care(run, job, event))
+            self._ended.add(job.run_id)
 
     async def _submit(self, client: Client, job: Job) -> Run[object]:
         evidence, plan = self._outside.evidence, job.plan
@@ -86,11 +89,15 @@ class Driver:
                 await run.cancel(reason="drawn")
 
     async def _care(self, run: Run[object], job: Job, event: Event) -> None:
+        """Replay or give up a dead task; not while the run is paused, so again until it ends."""
         assert event.task is not None
         task_id = event.task.task_id
-        with suppress(CommandRefused):
-            if job.care is Care.REPLAY:
-                self._outside.healed.add((job.run_id, task_id))
-                await run.replay(task_id, reason="repaired")
-            else:
-                await run.discard(task_id, reason="given up")
+        while job.run_id not in self._ended:
+            with suppress(CommandRefused):
+                if job.care is Care.REPLAY:
+                    self._outside.healed.add((job.run_id, task_id))
+                    await run.replay(task_id, reason="repaired")
+                else:
+                    await run.discard(task_id, reason="given up")
+                return
+            await asyncio.sleep(CARE_AGAIN_S)

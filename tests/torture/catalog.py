@@ -15,6 +15,7 @@ from tests.torture.faults.schemas import BadSchemas
 from tests.torture.faults.stops import ClockJump, Freeze, Storm
 from tests.torture.faults.transactions import OpenTransaction
 from tests.torture.points import AGENT_POINTS, COORDINATOR_POINTS
+from tests.torture.wire.faults import WIRE_FAULTS
 
 __all__ = ["FAULTS", "SLICE", "fault_named"]
 
@@ -48,6 +49,7 @@ FAULTS: dict[str, Callable[[], Fault]] = {
             MutatedRecords(batch=1),
         ]
     ),
+    **WIRE_FAULTS,
 }
 
 SLICE: tuple[tuple[str, int, float], ...] = (

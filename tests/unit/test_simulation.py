@@ -14,7 +14,7 @@ from tests.planted import plant
 from tests.simulation.scenario import Scenario, run_seed
 
 ROOT = Path(__file__).parents[2]
-SEEDS = range(20)
+SEEDS = range(10)
 SEEDS_TO_FIND = range(40)
 
 

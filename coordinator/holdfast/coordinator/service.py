@@ -49,6 +49,10 @@ logger = logging.getLogger(__name__)
 
 VISITS = 128
 """Restored entities looked at in one batch: some milliseconds, so that the loop stays alive."""
+UNFOLDED_RECORDS = 1_000
+"""And of their records, by those visits and by the inputs of one batch: once so many were decoded
+the rest waits. Runs may have thousands of tasks each, and a loop that stands still for seconds ends
+the process, and the next one, for ever."""
 OWN_LANE = "\0closed"
 """The lane of what belongs to no record key."""
 
@@ -171,16 +175,22 @@ class CoordinatorMachine:
         self._continue(entity)
 
     def _batch(self) -> Batch:
+        unfolded_max = self._state.unfolded + UNFOLDED_RECORDS
         for _ in range(min(VISITS, len(self._unvisited))):
             self._visit(self._unvisited.popleft())
+            if self._state.unfolded >= unfolded_max:
+                break
         now_ms = self._time().now_ms()
         batch = Batch(self._engine, self._state, self._writing, self._slotted, now_ms)
-        settings = self._settings
+        settings, tried = self._settings, False
         while (
             len(batch.taken) < settings.batch_inputs
             and len(batch.records) < settings.batch_records
+            # One always, lest inputs wait until all was visited.
+            and (self._state.unfolded < unfolded_max or not tried)
             and (pending := self._lanes.pop()) is not None
         ):
+            tried = True
             if pending.doubtful:
                 self._look_again(pending)
                 continue

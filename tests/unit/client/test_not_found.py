@@ -11,7 +11,8 @@ import pytest
 from holdfast.bus.port import Record, Slot, TopicPartition
 from holdfast.bus.topics import COORDINATOR_GROUP
 from holdfast.client import Client, Run, RunNotFound, WaitTimeout, existence
-from holdfast.schemas import EventType, RunState, encode_json
+from holdfast.schemas import EventType, RunState, encode, encode_json
+from holdfast.schemas.records import CoordinatorJournal, Parked, RecordHeader
 from tests.unit.client.conftest import SETTINGS, TOPICS, World, run_row
 
 GRACE_S = 0.1
@@ -117,6 +118,46 @@ async def test_one_that_is_open_is_waited_for_however_long(
         EventType.RUN_STARTED,
         EventType.RUN_SUCCEEDED,
     ]
+
+
+async def in_journal(world: World, run_id: str, key: str, value: bytes | None) -> None:
+    topic = TOPICS.journal(COORDINATOR_GROUP)
+    await world.bus.publish([Record(topic, key.encode(), value, (), world.partition(run_id))])
+
+
+async def test_a_submission_that_was_passed_while_it_waits_is_waited_for(
+    greeter: World, client: Client, other: Client
+) -> None:
+    """It needs a blob that does not come; others went on, and the offset with them."""
+    await client.submit("greeter.greet", {"name": "Ada"}, run_id="r1")
+    place = TopicPartition(TOPICS.coordinator, greeter.partition("r1"))
+    (found,) = [r async for records in greeter.bus.read(*place) for r in records]
+    headers = [RecordHeader(name, value) for name, value in found.headers]
+    parked = Parked(found.offset, found.key, found.value, headers, found.timestamp_ms)
+    key = f"parked/{found.offset}"
+    await in_journal(greeter, "r1", key, encode(CoordinatorJournal(parked)))
+    await taken_in(greeter, "r1")
+    waiting = asyncio.create_task((await other.run("r1")).result())
+    await asyncio.wait({waiting}, timeout=5 * GRACE_S)
+    assert not waiting.done()
+    twin = next(f"x{n}" for n in range(99) if greeter.partition(f"x{n}") == place.partition)
+    with pytest.raises(RunNotFound):
+        await asyncio.wait_for((await other.run(twin)).result(), PATIENCE_S)
+
+    await in_journal(greeter, "r1", key, None)
+    with pytest.raises(RunNotFound):
+        await asyncio.wait_for(waiting, PATIENCE_S)
+
+
+async def test_an_open_run_is_known_though_its_events_were_removed(
+    greeter: World, other: Client
+) -> None:
+    await in_journal(greeter, "r1", "run/r1", b"an open run")
+    waiting = asyncio.create_task((await other.run("r1")).result())
+    await asyncio.wait({waiting}, timeout=5 * GRACE_S)
+    assert not waiting.done()
+    await greeter.end("r1", output=encode_json("after months"))
+    assert await asyncio.wait_for(waiting, PATIENCE_S) == "after months"
 
 
 async def test_what_was_refused_shows_no_run(greeter: World, client: Client, other: Client) -> None:

@@ -9,6 +9,7 @@ import pytest
 from holdfast.coordinator.engine import Graphs, State
 from holdfast.coordinator.engine import state as state_module
 from holdfast.coordinator.restoring import Restoring
+from holdfast.coordinator.service import UNFOLDED_RECORDS
 from holdfast.schemas.errors import Undecodable
 from holdfast.schemas.plan import Plan
 from tests.unit.coordinator.host import Host, given, resolved
@@ -58,6 +59,37 @@ def test_a_result_for_a_run_that_was_not_looked_at_yet_is_taken() -> None:
     assert len(late) == 300 - 128
     host.work(given)
     assert {host.output(f"r{n}")["x"] for n in range(300)} == set(range(300))
+
+
+def wide(tasks: int) -> str:
+    plan = Plan("wide")
+    for number in range(tasks):
+        plan.task(f"t{number}", "a.t", x=plan.input("x"))
+    return resolved(plan)
+
+
+@pytest.mark.parametrize("asked_first", [False, True], ids=["visited", "asked for by results"])
+def test_wide_runs_are_unfolded_a_few_at_a_time(asked_first: bool) -> None:
+    """100 runs of 1,000 tasks took 3.2 s in one turn of the loop: the watchdog ends the process."""
+    host, runs, tasks = Host(), 12, 200
+    for number in range(runs):
+        host.submit(wide(tasks), {"x": number}, run_id=f"r{number}")
+    host.restart()
+    if asked_first:
+        host.machine._unvisited.rotate(runs // 2)
+        for _, envelope in list(host.tasks)[::tasks]:
+            host.answer(envelope, given(envelope))
+    most, unfolded = 0, 0
+    for _ in range(1_000):
+        busy = host.step()
+        most = max(most, host.machine.state.unfolded - unfolded)
+        unfolded = host.machine.state.unfolded
+        if not busy:
+            break
+    assert unfolded == runs * (tasks + 1), "all of them in the end"
+    assert most < UNFOLDED_RECORDS + 2 * tasks + 2, "what one run more, and one input, may add"
+    host.work(given)
+    assert {host.output(f"r{n}")["t7"]["x"] for n in range(runs)} == set(range(runs))
 
 
 def test_a_damaged_record_stops_the_slot_once_its_run_is_looked_at() -> None:

@@ -96,7 +96,7 @@ async def test_compaction_goes_in_bounded_steps_and_keeps_the_newest(tmp_path: P
                 await publish(bus, "topic", [b"%d" % n] * 30, key)
         stream = bus._catalog.stream(WHERE)
         before = await count(bus, "log")
-        assert await on_file(bus, lambda t: compact_step(t, stream, 0, 1))
+        assert await on_file(bus, lambda t: compact_step(t, stream, 0, 0, 1))
         assert 200 < before - await count(bus, "log") <= 250
         await bus.tidy(dirty_min=1)
         found = [(r.offset, r.key, r.value) async for b in bus.read("topic", 0) for r in b]

@@ -230,6 +230,20 @@ async def test_trap_11_restoring_ends_by_position_not_by_the_last_record(
     assert waits == [0, 0, reader.RESTORE_WAIT_MS]
 
 
+def test_a_batch_that_comes_damaged_is_a_bus_that_is_away() -> None:
+    """Whoever restores a slot tries again then; a foreign exception would end the process."""
+    builder = default_records.DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 10_000)
+    for offset in range(3):
+        builder.append(offset, 1, b"k", b"value", [])
+    raw = bytearray(builder.build())
+    whole = reader._Fetched(TopicPartition("journal", 0), 0, bytes(raw), [])
+    assert [len(whole.take(2)), len(whole.take(2)), len(whole.take(2))] == [2, 1, 0]
+    raw[-3] ^= 0xFF
+    damaged = reader._Fetched(TopicPartition("journal", 0), 0, bytes(raw), [])
+    with pytest.raises(BusUnavailable, match=r"reading journal-0 at offset 0: .*CRC"):
+        damaged.take(2)
+
+
 def test_the_local_broker_stands_alone() -> None:
     script = REPOSITORY / "deploy" / "kafka" / "broker.py"
     run = subprocess.run(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
+from typing import Any
 
 import pytest
 
+from holdfast.bus.errors import BusError, BusUnavailable, TopicMissing
 from holdfast.bus.partition import partition_for
 from holdfast.bus.port import Received, TopicPartition
 from holdfast.bus.slot import commit as commit_module
@@ -62,6 +64,25 @@ async def test_after_a_lost_answer_only_what_lies_behind_the_last_commits_is_rea
     await send_one_by_one(world, 1)
     (start,) = reads.starts[1:]
     assert end - 2 * 4 <= start <= end
+
+
+@pytest.mark.parametrize("error", [BusUnavailable("away"), TopicMissing("not known yet")])
+async def test_a_slot_that_cannot_look_at_its_journals_end_commits_all_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: BusError
+) -> None:
+    monkeypatch.setattr(commit_module, "FLOOR_EVERY", 4)
+    host = await world.host()
+    await until(lambda: host.running_slots == 2)
+    asked = 0
+
+    async def refuse(bus: SimBus, partitions: Collection[TopicPartition]) -> dict[Any, int]:
+        nonlocal asked
+        asked += TopicPartition(JOURNAL, NUMBER) in partitions
+        raise error
+
+    monkeypatch.setattr(SimBus, "end_offsets", refuse)
+    await send_one_by_one(world, 9)
+    assert asked >= 2
 
 
 async def test_a_long_restore_lets_others_have_their_turn(

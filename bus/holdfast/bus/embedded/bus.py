@@ -160,7 +160,7 @@ class EmbeddedBus:
         self._log = LogReader(opened.db)
         self._catalog = Catalog(opened.db)
         self._blobs = BlobTable(transact, opened.db)
-        self._upkeep = Upkeep(transact, opened.db, self._settings.tombstone_grace_s)
+        self._upkeep = Upkeep(transact, opened.db, self._settings.tombstone_grace_s, _now_ms)
         opened.loop.add_reader(opened.socket.fileno(), opened.woken)
         opened.tasks.append(asyncio.create_task(self._keep_tidy(opened), name="bus upkeep"))
 
@@ -378,7 +378,7 @@ class EmbeddedBus:
         """Purge by age and size, compact topics with at least `dirty_min` new records, sweep."""
         self._now()
         for topic in list(self._catalog.all().values()):
-            await self._upkeep.tidy(topic, _now_ms(), dirty_min)
+            await self._upkeep.tidy(topic, dirty_min)
         await self._blobs.sweep(_now_ms())
 
     async def _tidy_when_due(self, opened: _Open, every_ms: int) -> None:

@@ -41,5 +41,6 @@ class EmbeddedSettings:
     upkeep_s: float = 5.0
     """How often one of the processes purges by age, compacts and sweeps."""
     tombstone_grace_s: float = 60.0
-    """How long a tombstone stays readable for followers that lag behind. Not longer: until then
-    each finished run is read again by whoever restores its slot."""
+    """How long a tombstone stays readable once what it removed is not: whoever is reading the topic
+    (a slot that is restored) and has seen that must come to the tombstone in this time. Not longer:
+    until then each finished run is read again by whoever restores its slot."""

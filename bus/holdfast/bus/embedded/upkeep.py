@@ -80,17 +80,20 @@ def retention_offset(db: sqlite3.Connection, topic: Topic, stream: int, now_ms: 
 
 
 def compact_step(
-    transaction: Transaction, stream: int, tombstones_before_ms: int, dirty_min: int
+    transaction: Transaction, stream: int, now_ms: int, grace_ms: int, dirty_min: int
 ) -> bool:
     """Compact at most `COMPACT_ROWS_MAX` records on; True if there may be more to do.
 
-    `newest` holds, for each key of the part already clean, where its record stands.
+    `newest` holds, for each key of the part already clean, where its record stands; `tombstones`,
+    when that part took them in. From then on nobody reads what they removed, so the grace counts
+    from there (as Kafka's delete horizon does, KIP-534): one that was written long ago would
+    go along with its value, and whoever reads in between has seen the value alone.
     """
     clean_counter = counter(Counter.CLEAN, stream)
     clean = transaction.counted(clean_counter)
     head = transaction.counted(counter(Counter.HEAD, stream))
     if head - clean < max(dirty_min, 1):
-        return _drop_tombstones(transaction.db, stream, tombstones_before_ms)
+        return _drop_tombstones(transaction.db, stream, now_ms - grace_ms)
     rows = transaction.db.execute(
         "SELECT id FROM log WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
         (log_id(stream, clean), log_id(stream, head), COMPACT_ROWS_MAX),
@@ -99,12 +102,14 @@ def compact_step(
         transaction.count(clean_counter, head)
         return False
     first, last = rows[0][0], rows[-1][0]
-    _compact_window(transaction.db, stream, first, last)
+    _compact_window(transaction.db, stream, first, last, now_ms)
     transaction.count(clean_counter, split_log_id(last)[1] + 1)
     return True
 
 
-def _compact_window(db: sqlite3.Connection, stream: int, first: int, last: int) -> None:
+def _compact_window(
+    db: sqlite3.Connection, stream: int, first: int, last: int, now_ms: int
+) -> None:
     window = (first, last)
     db.execute(
         "DELETE FROM log WHERE id BETWEEN ? AND ? AND id NOT IN "
@@ -124,9 +129,8 @@ def _compact_window(db: sqlite3.Connection, stream: int, first: int, last: int) 
         (stream, *window),
     )
     db.execute(
-        "REPLACE INTO tombstones "
-        "SELECT id, at_ms FROM log WHERE id BETWEEN ? AND ? AND value IS NULL",
-        window,
+        "REPLACE INTO tombstones SELECT id, ? FROM log WHERE id BETWEEN ? AND ? AND value IS NULL",
+        (now_ms, *window),
     )
 
 
@@ -159,19 +163,24 @@ class Upkeep:
     """Goes over all topics, a bounded transaction at a time."""
 
     def __init__(
-        self, transact: Transact, reader: sqlite3.Connection, tombstone_grace_s: float
+        self,
+        transact: Transact,
+        reader: sqlite3.Connection,
+        tombstone_grace_s: float,
+        now_ms: Callable[[], int],
     ) -> None:
         self._transact = transact
         self._reader = reader
         self._grace_ms = int(tombstone_grace_s * 1000)
+        self._now_ms = now_ms
 
-    async def tidy(self, topic: Topic, now_ms: int, dirty_min: int = COMPACT_DIRTY_MIN) -> None:
+    async def tidy(self, topic: Topic, dirty_min: int = COMPACT_DIRTY_MIN) -> None:
         """Bring one topic's partitions in order."""
         for stream in topic.streams():
             if topic.cleanup is Cleanup.RETAIN:
-                await self._retain(topic, stream, now_ms)
+                await self._retain(topic, stream, self._now_ms())
             elif topic.cleanup is Cleanup.COMPACT:
-                await self._compact(stream, now_ms, dirty_min)
+                await self._compact(stream, dirty_min)
 
     async def _retain(self, topic: Topic, stream: int, now_ms: int) -> None:
         passed = 0
@@ -179,15 +188,19 @@ class Upkeep:
             await self._paced(lambda t, before=before: purge_step(t, stream, before))  # type: ignore[misc]
             passed = before
 
-    async def _compact(self, stream: int, now_ms: int, dirty_min: int) -> None:
-        if not self._compaction_due(stream, now_ms, dirty_min):
+    async def _compact(self, stream: int, dirty_min: int) -> None:
+        if not self._compaction_due(stream, dirty_min):
             return
-        before_ms = now_ms - self._grace_ms
-        # Once begun it goes to the end (1): the first window says nothing of those behind it.
-        while await self._paced(lambda t: compact_step(t, stream, before_ms, 1)):
+
+        def step(transaction: Transaction) -> bool:
+            # Once begun it goes to the end (1): the first window says nothing of those behind it.
+            # The time is each step's own: paced, they may take longer together than the grace.
+            return compact_step(transaction, stream, self._now_ms(), self._grace_ms, 1)
+
+        while await self._paced(step):
             pass
 
-    def _compaction_due(self, stream: int, now_ms: int, dirty_min: int) -> bool:
+    def _compaction_due(self, stream: int, dirty_min: int) -> bool:
         """Look before asking for a turn in the queue, which costs all writers a sync."""
         ids = [counter(Counter.HEAD, stream), counter(Counter.CLEAN, stream)]
         found = dict(
@@ -201,7 +214,7 @@ class Upkeep:
             "SELECT at_ms FROM tombstones WHERE id >= ? AND id < ? ORDER BY id LIMIT 1",
             (log_id(stream, 0), log_id(stream + 1, 0)),
         ).fetchone()
-        return oldest is not None and oldest[0] < now_ms - self._grace_ms
+        return oldest is not None and oldest[0] < self._now_ms() - self._grace_ms
 
     async def _paced(self, step: Callable[[Transaction], bool]) -> bool:
         loop = asyncio.get_running_loop()

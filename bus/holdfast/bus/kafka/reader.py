@@ -21,7 +21,13 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition as KafkaPartition
 
 from holdfast.bus.errors import BusUnavailable
-from holdfast.bus.kafka.clients import client_options, drop, keep_asking, started
+from holdfast.bus.kafka.clients import (
+    client_options,
+    describe_error,
+    drop,
+    keep_asking,
+    started,
+)
 from holdfast.bus.kafka.cluster import EARLIEST, LATEST, Cluster
 from holdfast.bus.kafka.records import kafka_partitions, out_of_range, received
 from holdfast.bus.port import Received, TopicPartition
@@ -192,8 +198,17 @@ class _Fetched:
         self._records: Iterator[Any] = (record for record in self._unpacked)
 
     def take(self, count: int) -> list[Received]:
-        """Return at most so many records further; [] at the end."""
-        return received({self._partition: list(islice(self._records, count))})
+        """Return at most so many records further; [] at the end.
+
+        Raises `BusUnavailable` for a batch that came damaged: what was fetched is of no use then.
+        """
+        try:
+            return received({self._partition: list(islice(self._records, count))})
+        except kafka_errors.KafkaError as error:
+            topic, number = self._partition
+            raise BusUnavailable(
+                f"reading {topic}-{number} at offset {self.reached}: {describe_error(error)}"
+            ) from error
 
     @property
     def reached(self) -> int:

@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, TypeVar
 
 from holdfast.bus import metrics
-from holdfast.bus.errors import BusUnavailable, Fenced, OutcomeUnknown, Rejected
+from holdfast.bus.errors import BusError, BusUnavailable, Fenced, OutcomeUnknown, Rejected
 from holdfast.bus.port import Environment, Record, Slot, TopicPartition, Writer
 from holdfast.bus.slot.journal import Journal, ProcessIdentity
 from holdfast.bus.slot.machine import Change, Commit
@@ -178,8 +178,10 @@ class GroupCommit:
             return 0
         try:
             return await self._journal.end()
-        except (BusUnavailable, OSError):
-            return 0  # the floor is a lower bound: it may wait
+        except (BusError, OSError):
+            # The floor is a lower bound: it may wait. A broker that has just come back says that
+            # it knows no such topic: no reason to end.
+            return 0
 
     def _time_of(self, commit: Commit) -> int:
         """Return the time that the `offset` record carries; it never goes backwards.

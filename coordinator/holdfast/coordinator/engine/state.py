@@ -188,13 +188,15 @@ class Closed:
 
 
 class State:
-    """Everything one slot has committed. `unfolded` is told each value that was folded."""
+    """Everything one slot has committed. `share` is told each value that was folded."""
 
-    def __init__(self, unfolded: Callable[[Value], None] = lambda _: None) -> None:
-        self._unfolded = unfolded
+    def __init__(self, share: Callable[[Value], None] = lambda _: None) -> None:
+        self._share = share
         self.entities: dict[str, Entity] = {}
         """To be asked for by `entity`, but for which there are."""
         self.closed = Closed()
+        self.unfolded = 0
+        """How many records of entities were decoded so far: what it cost to ask."""
 
     def entity(self, key: str) -> Entity:
         """Return an entity; an empty one that is not kept if there is none.
@@ -205,7 +207,8 @@ class State:
         if held is None:
             return Entity()
         if held.folded:
-            held.unfold(self._unfolded)
+            self.unfolded += len(held.folded)
+            held.unfold(self._share)
         return held
 
     def restore(self, key: str, data: bytes | None) -> None:
