@@ -196,7 +196,7 @@ class Rerunner:
         now_ms = events[at].body.at_ms
         nearest = ""
         for input_ in inputs:
-            for silent in self._silences(rerun, now_ms):
+            for silent in self._silences(rerun, events[at].body):
                 trial = _Trial(self, rerun, now_ms)
                 if not trial.pass_silently(silent):
                     continue
@@ -216,15 +216,19 @@ class Rerunner:
         )
         return 0
 
-    def _silences(self, rerun: Rerun, now_ms: int) -> Iterator[list[str]]:
-        """Yield which timers may have passed without an event before this input."""
+    def _silences(self, rerun: Rerun, event: Event) -> Iterator[list[str]]:
+        """Yield which timers may have passed without an event before this input.
+
+        The fewest first: one that is passed too late is passed when an event needs it, one that
+        is passed too early makes a version that no event has.
+        """
         yield []
-        due = [name for name in self._due(rerun, now_ms) if name]
-        if due:
-            yield due
+        due = [name for name in self._due(rerun, event.at_ms) if name]
+        own = "" if event.task is None else event.task.task_id
+        for name in sorted(due, key=lambda name: name != own)[:SILENT_MAX]:
+            yield [name]
         if len(due) > 1:
-            for name in due[:SILENT_MAX]:
-                yield [name]
+            yield due
 
     # --- the engine ----------------------------------------------------------------------------
 
