@@ -280,3 +280,24 @@ async def test_taken_away_and_given_back_while_leaving_begins_anew(world: World)
     await until(lambda: world.applied == ["x"], "the slot was orphaned")
     assert machine_of(world) is not first
     assert {topic for _, topics in world.place.commits for topic in topics} == {OUT, JOURNAL}
+
+
+async def test_given_back_while_its_last_commit_hangs_it_begins_nothing(world: World) -> None:
+    """Somebody else owned it in between: what is read now may long be worked."""
+    host = await running(world)
+    first = machine_of(world)
+    world.place.hold(RequestKind.PRODUCE)
+    asked = world.place.asked[RequestKind.PRODUCE]
+    await world.send(("x", b"1"))
+    await until(lambda: world.place.asked[RequestKind.PRODUCE] > asked)
+    received = first.received
+    rival = await take_away(world, NUMBER)
+    await until(lambda: owned(host) == {1 - NUMBER})
+    assert first.quiesced
+    await rival.close()
+    await until(lambda: owned(host) == {0, 1})
+    world.place.release(RequestKind.PRODUCE)
+    await world.send(("x", b"2"))
+    await until(lambda: first.gone)
+    assert first.received == received, "a slot that is given up took in work"
+    await until(lambda: world.answers() == [("x", b"1"), ("x", b"2")])

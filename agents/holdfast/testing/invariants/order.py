@@ -102,9 +102,18 @@ class _Turn:
         return min(seen + told, default=None)
 
     def never_began(self, starts: Mapping[tuple[str, str], list[BodyStart]]) -> bool:
-        """Tell whether it was cancelled before any body of it: there is nothing to wait for."""
-        return self.begun_ms(starts) is None and any(
-            result.body.outcome is Outcome.CANCELLED for result in self.results
+        """Tell whether it was cancelled before any body of it: there is nothing to wait for.
+
+        Under `loose` only the attempt counts that the next one waits for.
+        """
+        end = self.end()
+        if not self.task.body.loose_order or end is None:
+            cancelled = any(r.body.outcome is Outcome.CANCELLED for r in self.results)
+            return cancelled and self.begun_ms(starts) is None
+        body = self.task.body
+        bodies = starts.get((body.run_id, body.task_id), ())
+        return end.body.outcome is Outcome.CANCELLED and all(
+            start.attempt != end.body.attempt for start in bodies
         )
 
     def end(self) -> Result | None:

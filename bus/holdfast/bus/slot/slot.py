@@ -134,7 +134,7 @@ class OwnedSlot:
 
     def receive(self, records: Sequence[Received]) -> None:
         """Hand over what was read for this slot, in order per topic."""
-        if self._state is not SlotState.RUNNING or self._machine is None:
+        if self._state is not SlotState.RUNNING or self._machine is None or self._leaving.is_set():
             return  # handed out before a revocation; whoever owns the slot reads it again
         fresh = [record for record in records if record.offset >= self._next[record.topic]]
         for record in fresh:
@@ -145,8 +145,12 @@ class OwnedSlot:
             self.wake()
 
     def keep(self) -> None:
-        """The group assigned the slot again: go on as if nothing had been."""
-        if self._state is SlotState.RUNNING:
+        """The group assigned the slot again: go on as if nothing had been.
+
+        Not where it was taken away in between. While a last commit hangs somebody else may own the
+        slot, and all of it be worked by now: it is given up to its end, and opened anew.
+        """
+        if self._state is SlotState.RUNNING and not self._leaving.is_set():
             self._paused = frozenset(self._context.topics)
             for topic, offset in self._next.items():
                 self._subscription.seek(TopicPartition(topic, self.slot.partition), offset)
@@ -161,6 +165,8 @@ class OwnedSlot:
         if self._leaving.is_set():
             return
         self._leaving.set()
+        if self._machine is not None:
+            self._machine.quiesce()
         self.wake()
         if self._living:
             owes_commit = self._state is SlotState.RUNNING or self._marked
