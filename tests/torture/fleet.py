@@ -53,7 +53,8 @@ CRASH_PAUSE_S = 0.5
 class Member:
     """One service under its stable name, whichever process it is right now.
 
-    `started_at`, `ended_at`: monotonic seconds. `wanted` False: it is not started again.
+    `started_at`, `ended_at`: monotonic seconds. `logged_bytes`: of its log, when it was last
+    started. `wanted` False: it is not started again.
     `expected`: the harness has done it harm, so that its end explains itself.
     """
 
@@ -66,6 +67,7 @@ class Member:
     starts: int = 0
     started_at: float = 0.0
     ended_at: float = 0.0
+    logged_bytes: int = 0
     wanted: bool = True
     expected: bool = False
     up: asyncio.Event = field(default_factory=asyncio.Event)
@@ -188,11 +190,11 @@ class Fleet:
         return codes[0] if codes else None
 
     async def wait_ready(self, *names: str, timeout_s: float = READY_S) -> None:
-        """Return once each has said that it is ready, as often as it was started."""
+        """Return once each has said that it is ready, since it was last started."""
         for name in names or tuple(self.members):
             member = self.members[name]
             deadline = time.monotonic() + timeout_s
-            while _ready_lines(member) < member.starts:
+            while not _is_ready(member):
                 if time.monotonic() > deadline:
                     tail = member.log.read_text(errors="replace")[-2000:]
                     raise AssertionError(f"{name} is not ready within {timeout_s:g} s:\n{tail}")
@@ -203,6 +205,7 @@ class Fleet:
             return
         member.starts += 1
         member.started_at = time.monotonic()
+        member.logged_bytes = member.log.stat().st_size if member.log.exists() else 0
         member.down.clear()
         request = {
             "start": member.name,
@@ -255,10 +258,10 @@ class Fleet:
         self._pauses.add(loop.call_later(CRASH_PAUSE_S, self._start, member))
 
 
-def _ready_lines(member: Member) -> int:
-    if not member.log.exists():
-        return 0
-    return member.log.read_bytes().count(b" ready")
+def _is_ready(member: Member) -> bool:
+    if not member.starts or not member.log.exists():
+        return False
+    return b" ready" in member.log.read_bytes()[member.logged_bytes :]
 
 
 def _path() -> str:

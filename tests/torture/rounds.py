@@ -112,6 +112,8 @@ async def _lane(arena: Arena, fault: Fault, victim: str, budget: _Budget, tally:
         if injection is None:
             budget.give_back()
             tally.missed[victim] += 1
+            # Without it a victim that is down would never be heard to come up again.
+            await asyncio.sleep(LOOK_S)
             continue
         tally.injected[injection.point] += injection.count
         try:

@@ -35,12 +35,16 @@ class Freeze(Fault):
     """SIGSTOP for longer than the session time-out, then SIGCONT: the zombie tries to commit.
 
     Told by name: `takeover`, from the stop until another process works in its slots (where there is
-    another); `woken`, from SIGCONT until its instance commits again.
+    another); `woken`, from SIGCONT until its instance commits again. One at a time: where two of
+    the agents of a chain stand still nothing comes to the third, and without work none commits.
     """
 
     name = "freeze"
     exits = frozenset({EXIT_RESTART})
     """Who wakes after too long ends itself: restart and restore is the one recovery path."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
 
     def victims(self, arena: Arena) -> list[str]:
         """One of each group, so that the others can take over."""
@@ -48,6 +52,17 @@ class Freeze(Fault):
 
     async def inject(self, arena: Arena, victim: str, chance: random.Random) -> Injection | None:
         """See `Fault`."""
+        await self._turn.acquire()
+        try:
+            injection = await self._freeze(arena, victim, chance)
+        except BaseException:
+            self._turn.release()
+            raise
+        if injection is None:
+            self._turn.release()
+        return injection
+
+    async def _freeze(self, arena: Arena, victim: str, chance: random.Random) -> Injection | None:
         member = arena.fleet.members[victim]
         pid = member.pid
         if pid is None:
@@ -68,7 +83,10 @@ class Freeze(Fault):
 
     async def recovered(self, arena: Arena, injection: Injection) -> dict[str, float]:
         """See `Fault`. If it lives on, its next end is not explained by this any more."""
-        found = await super().recovered(arena, injection)
+        try:
+            found = await super().recovered(arena, injection)
+        finally:
+            self._turn.release()
         arena.fleet.members[injection.victim].expected = False
         return found
 
