@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import signal
 import time
@@ -52,14 +53,12 @@ class Freeze(Fault):
 
     async def inject(self, arena: Arena, victim: str, chance: random.Random) -> Injection | None:
         """See `Fault`."""
-        await self._turn.acquire()
-        try:
+        async with self._turn:
             injection = await self._freeze(arena, victim, chance)
-        except BaseException:
-            self._turn.release()
-            raise
-        if injection is None:
-            self._turn.release()
+            if injection is not None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(SESSION_S):
+                        await injection.awaited[WOKEN].done.wait()
         return injection
 
     async def _freeze(self, arena: Arena, victim: str, chance: random.Random) -> Injection | None:
@@ -83,10 +82,7 @@ class Freeze(Fault):
 
     async def recovered(self, arena: Arena, injection: Injection) -> dict[str, float]:
         """See `Fault`. If it lives on, its next end is not explained by this any more."""
-        try:
-            found = await super().recovered(arena, injection)
-        finally:
-            self._turn.release()
+        found = await super().recovered(arena, injection)
         arena.fleet.members[injection.victim].expected = False
         return found
 
