@@ -26,6 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from holdfast.bus.errors import TopicMissing
 from holdfast.cli.failures import report
 from holdfast.cli.invocation import Invocation
 from holdfast.cli.service import Service, ServiceOptions, serve
@@ -38,6 +39,7 @@ from tests.torture.watched_bus import WatchedBus
 
 if TYPE_CHECKING:
     from holdfast.bus.port import Environment
+    from holdfast.coordinator.projection import Projection
 
 __all__ = ["FOLDER", "MEMORY", "PLANTED", "main"]
 
@@ -46,6 +48,7 @@ MEMORY = "HOLDFAST_TORTURE_MEMORY"
 PLANTED = "HOLDFAST_PLANTED"
 EVIDENCE = "evidence.jsonl"
 PROJECTION = "projection.db"
+TOPICS_LOOK_S = 0.1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -157,10 +160,20 @@ async def _projection(invocation: Invocation, control: Control, folder: Path) ->
     async with invocation.environment(patient=True) as environment:
         url = f"sqlite:///{folder / PROJECTION}"
         projection = Projection(environment, invocation.settings.topics, url)
-        await projection.start()
+        await _started_after_the_topics(projection)
         print("projection is ready", file=sys.stderr, flush=True)
         await projection.follow()
     return 0
+
+
+async def _started_after_the_topics(projection: Projection) -> None:
+    """All services start in one moment here, and only the others make topics."""
+    while True:
+        try:
+            await projection.start()
+            return
+        except TopicMissing:
+            await asyncio.sleep(TOPICS_LOOK_S)
 
 
 def watched_environment(
