@@ -169,11 +169,9 @@ async def _projection(invocation: Invocation, control: Control, folder: Path) ->
 async def _started_after_the_topics(projection: Projection) -> None:
     """All services start in one moment here, and only the others make topics."""
     while True:
-        try:
-            await projection.start()
-            return
-        except TopicMissing:
-            await asyncio.sleep(TOPICS_LOOK_S)
+        with contextlib.suppress(TopicMissing):
+            return await projection.start()
+        await asyncio.sleep(TOPICS_LOOK_S)
 
 
 def watched_environment(
