@@ -216,7 +216,8 @@ def same_state(history: History, evidence: Evidence, found: Findings) -> None:
     All `StateHash` rows of one slot and offset are equal, and equal to the hash of the state that
     the history's journal gives up to that offset. At the end of a settled history (`Quiet`, or
     known commits) the state from the journal equals, value by value, the state that the pure
-    engine reaches from inputs and events alone (I3); and no closed run is without its marker.
+    engine reaches from inputs and events alone (I3); no closed run was left without a marker, and
+    no marker went before its time.
     """
     if COORDINATOR_GROUP not in history.groups:
         return
@@ -228,7 +229,9 @@ def same_state(history: History, evidence: Evidence, found: Findings) -> None:
         if row.group == history.topics.group(COORDINATOR_GROUP):
             by_slot[row.partition].append(row)
     rebuilt: dict[str, JournalEntry] = {}
+    marked: set[str] = set()
     for number, entries in history.journal(COORDINATOR_GROUP).items():
+        marked |= _markers(history, entries, found)
         newest: dict[str, JournalEntry] = {}
         hashes = sorted(by_slot.get(number, ()), key=lambda row: row.offset)
         at = 0
@@ -248,7 +251,26 @@ def same_state(history: History, evidence: Evidence, found: Findings) -> None:
     elif not history.whole(history.topics.coordinator, history.topics.events):
         found.cannot("records of the coordinator's topics are missing")
     else:
-        _same_as_rerun(history, rebuilt, found)
+        _same_as_rerun(history, rebuilt, marked, found)
+
+
+def _markers(history: History, entries: Sequence[JournalEntry], found: Findings) -> set[str]:
+    """Return the keys of all markers there were; none may go before its time."""
+    limits, held, seen = history.limits, dict[str, Marker](), set[str]()
+    for entry in entries:
+        if isinstance(entry.body, Marker):
+            held[entry.key] = entry.body
+            seen.add(entry.key)
+            continue
+        marker = held.get(entry.key)
+        if entry.body is not None or marker is None:
+            continue
+        found.looked("markers removed")
+        kept_ms = entry.received.timestamp_ms - marker.finished_ms
+        if len(held) <= limits.markers_max and kept_ms < limits.marker_age_ms:
+            found.violated(f"{entry.key} was removed after {kept_ms} ms", entry.place)
+        del held[entry.key]
+    return seen
 
 
 def state_digest(journal: Mapping[str, JournalEntry]) -> str:
@@ -273,7 +295,9 @@ def _same_hash(row: StateHash, journal: Mapping[str, JournalEntry], found: Findi
         )
 
 
-def _same_as_rerun(history: History, rebuilt: Mapping[str, JournalEntry], found: Findings) -> None:
+def _same_as_rerun(
+    history: History, rebuilt: Mapping[str, JournalEntry], marked: set[str], found: Findings
+) -> None:
     journaled: dict[str, dict[str, JournalEntry]] = defaultdict(dict)
     for key, entry in rebuilt.items():
         kind, run_id, name = (*key.split("/", 2), "", "")[:3]
@@ -294,7 +318,7 @@ def _same_as_rerun(history: History, rebuilt: Mapping[str, JournalEntry], found:
                     f"{_brief(reached.get(name))}",
                     kept[name].place if name in kept else run_id,
                 )
-        if rerun.closed and f"{CLOSED_KIND}/{closed_key(run_id)}" not in rebuilt:
+        if rerun.closed and f"{CLOSED_KIND}/{closed_key(run_id)}" not in marked:
             found.violated("the run is closed without a marker", run_id)
 
 
