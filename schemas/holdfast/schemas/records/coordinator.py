@@ -1,0 +1,200 @@
+"""What coordinators are told: the topic `coordinator`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from holdfast.schemas.records.parts import (
+    FORMAT_VERSION,
+    Failure,
+    Payload,
+    RetryPolicy,
+    StepSummary,
+)
+
+__all__ = [
+    "Ask",
+    "AskBody",
+    "CallAsk",
+    "ChildEnded",
+    "Command",
+    "CommandAction",
+    "CoordinatorEnvelope",
+    "Outcome",
+    "Parent",
+    "RunAsk",
+    "Signal",
+    "SignalAsk",
+    "SleepAsk",
+    "Submission",
+    "TaskProgress",
+    "TaskResult",
+]
+
+
+@dataclass(slots=True)
+class Parent:
+    """The ask that a run was made for: who is told of its end."""
+
+    run_id: str
+    reply_key: str
+    task_id: str
+    name: str
+    key: str
+
+
+@dataclass(slots=True)
+class Submission:
+    """A run to be made. `plan` is the resolved plan's canonical JSON."""
+
+    plan: str
+    input: Payload
+    input_hash: str  # sha256 hex over plan and input: the same id with another one is an error
+    origin: str
+    submitted_by: str
+    order_key: str | None = None
+    reused: dict[str, Payload] = field(default_factory=dict)  # fork: outputs by task id
+    parent: Parent | None = None
+    deadline_ms: int | None = None  # beside that of its plan: what comes first holds
+
+
+class CommandAction(StrEnum):
+    """What an operator asks of a run."""
+
+    CANCEL = "cancel"
+    PAUSE = "pause"
+    RESUME = "resume"
+    REPLAY = "replay"  # a dead-lettered task goes on with a new attempt
+    DISCARD = "discard"  # a dead-lettered task is given up: it fails
+
+
+@dataclass(slots=True)
+class Command:
+    """An operator's word; each makes at least one event, a refusal too."""
+
+    command_id: str
+    action: CommandAction
+    task_id: str | None
+    arguments: str  # JSON object
+    actor: str
+    reason: str
+
+
+class Outcome(StrEnum):
+    """How an attempt ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(slots=True)
+class TaskResult:
+    """The end of one attempt, in the commit that closes it at the agent."""
+
+    task_id: str
+    attempt: int
+    outcome: Outcome
+    output: Payload
+    failure: Failure | None
+    steps: list[StepSummary]
+    started_ms: int
+    finished_ms: int
+    resumes: int
+    instance: str
+    build_id: str
+
+
+@dataclass(slots=True)
+class TaskProgress:
+    """What a handler said by `ctx.progress`."""
+
+    task_id: str
+    attempt: int
+    message: str
+    fraction: float | None
+
+
+@dataclass(slots=True)
+class SleepAsk:
+    """To be answered at a time."""
+
+    until_ms: int
+
+
+@dataclass(slots=True)
+class SignalAsk:
+    """To be answered by the next signal of a name, with its payload."""
+
+    signal: str
+    schema_id: int | None  # what the payload must fit; None: any JSON
+    until_ms: int | None
+
+
+@dataclass(slots=True)
+class CallAsk:
+    """To be answered by the end of another agent's task, which becomes one of the same run."""
+
+    agent: str
+    task: str
+    input: Payload
+    retry: RetryPolicy | None = None  # instead of the task's own
+    timeout_ms: int | None = None  # instead of the task's own
+    order_key: str | None = None
+
+
+@dataclass(slots=True)
+class RunAsk:
+    """To be answered by the end of another run; by its start, if it is `detached`."""
+
+    plan: str  # canonical JSON, not resolved
+    input: Payload
+    run_id: str | None
+    detached: bool
+
+
+AskBody = SleepAsk | SignalAsk | CallAsk | RunAsk
+
+
+@dataclass(slots=True)
+class Ask:
+    """What a handler waits for, in the commit that journals it at the agent."""
+
+    task_id: str
+    attempt: int
+    name: str
+    key: str
+    what: SleepAsk | SignalAsk | CallAsk | RunAsk
+
+
+@dataclass(slots=True)
+class Signal:
+    """Somebody's word to a run."""
+
+    signal_id: str
+    signal: str
+    payload: Payload
+    actor: str
+
+
+@dataclass(slots=True)
+class ChildEnded:
+    """A run that another one asked for has ended, or was refused."""
+
+    child_run_id: str
+    task_id: str
+    name: str
+    key: str
+    output: Payload
+    failure: Failure | None
+
+
+@dataclass(slots=True)
+class CoordinatorEnvelope:
+    """What coordinators consume; the record key is the run id, or its plan's order key."""
+
+    run_id: str
+    sent_ms: int
+    body: Submission | Command | TaskResult | TaskProgress | Ask | Signal | ChildEnded
+    version: int = FORMAT_VERSION

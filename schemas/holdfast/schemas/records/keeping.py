@@ -1,0 +1,107 @@
+"""What is kept beside runs: dead letters, manifests, schemas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from holdfast.schemas.records.parts import (
+    FORMAT_VERSION,
+    Failure,
+    Payload,
+    RecordHeader,
+    RetryPolicy,
+)
+
+__all__ = [
+    "DeadLetter",
+    "DeadLetterReason",
+    "Manifest",
+    "SchemaEntry",
+    "SourceRecord",
+    "TaskManifest",
+]
+
+
+class DeadLetterReason(StrEnum):
+    """Why a task or record cannot go on by itself."""
+
+    UNDECODABLE = "undecodable"
+    SCHEMA = "schema"
+    POISON = "poison"
+    EXHAUSTED = "exhausted"  # all attempts used, or an error that is not retryable
+    DEADLINE = "deadline"
+    UNKNOWN_TASK = "unknown_task"
+    MISMATCH = "mismatch"
+    OUTCOME_UNKNOWN = "outcome_unknown"
+
+
+@dataclass(slots=True)
+class SourceRecord:
+    """A record kept whole, with where it stood."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[RecordHeader]
+    sha256: str  # hex, of the value
+
+
+@dataclass(slots=True)
+class DeadLetter:
+    """A task, or a record that nobody can read, kept whole with its reason."""
+
+    dead_letter_id: str
+    reason: DeadLetterReason
+    failure: Failure | None
+    run_id: str | None
+    task_id: str | None
+    agent: str
+    task: str | None
+    attempt: int
+    input: Payload
+    source: SourceRecord | None
+    at_ms: int
+    version: int = FORMAT_VERSION
+
+
+@dataclass(slots=True)
+class TaskManifest:
+    """One task of an agent, as it publishes it."""
+
+    name: str
+    input_schema_id: int
+    output_schema_id: int
+    retry: RetryPolicy
+    timeout_ms: int | None
+    queue_timeout_ms: int | None
+    description: str
+
+
+@dataclass(slots=True)
+class Manifest:
+    """What an agent publishes of itself at start, and again as a sign of life."""
+
+    agent: str
+    instance: str
+    process_id: str
+    agent_version: str
+    build_id: str
+    tasks: list[TaskManifest]
+    concurrency: int
+    started_ms: int
+    seen_ms: int
+    version: int = FORMAT_VERSION
+
+
+@dataclass(slots=True)
+class SchemaEntry:
+    """One version of one subject."""
+
+    subject: str
+    subject_version: int
+    schema_id: int
+    schema: str
+    version: int = FORMAT_VERSION
