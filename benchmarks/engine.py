@@ -14,7 +14,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from holdfast.bus.port import Environment, Received, Record, Slot
@@ -42,6 +42,7 @@ from holdfast.schemas.plan import Plan
 from holdfast.schemas.records import (
     Cause,
     CoordinatorEnvelope,
+    Manifest,
     Outcome,
     RetryPolicy,
     Submission,
@@ -191,6 +192,14 @@ class Alone:
         """All agents are known."""
         del plan
         return None
+
+    def task(self, agent: str, task: str) -> ResolvedTask | str:
+        """Nothing is called."""
+        raise AssertionError(f"{agent}.{task} is called")
+
+    def manifests(self, agents: Collection[str]) -> Mapping[str, Manifest]:
+        """No plan is resolved here."""
+        raise AssertionError(f"{agents} are looked for")
 
     async def refresh(self) -> None:
         """Nothing changes."""

@@ -22,6 +22,7 @@ from holdfast.schemas.errors import Undecodable
 from holdfast.schemas.records import (
     Accepted,
     AgentJournal,
+    AskEntry,
     Cancelled,
     ControlAction,
     ControlEnvelope,
@@ -34,6 +35,7 @@ from holdfast.schemas.records import (
     Marker,
     Parked,
     RunEntry,
+    SignalEntry,
     SlotOffset,
     StepEntry,
     TaskEntry,
@@ -69,6 +71,8 @@ JournalBody: TypeAlias = (
     | ListChunk
     | Marker
     | Parked
+    | AskEntry
+    | SignalEntry
 )
 
 

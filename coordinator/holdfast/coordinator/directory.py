@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from holdfast.bus.errors import BusError
 from holdfast.bus.port import Environment, Received, TopicPartition
@@ -87,6 +87,33 @@ class Directory:
         if len(self._answers) > ANSWERS_MAX:
             self._answers.popitem(last=False)
         return answer
+
+    def task(self, agent: str, task: str) -> ResolvedTask | str:
+        """See `ports.Agents`."""
+        manifest = self._newest.get(agent)
+        if manifest is None:
+            known = sorted({*self._newest, *self._with_topics})
+            return (
+                f"no agent {agent!r} is known{did_you_mean(agent, known)}; start it, or correct "
+                "the name"
+            )
+        for offered in manifest.tasks:
+            if offered.name == task:
+                return ResolvedTask(
+                    agent=agent,
+                    task=task,
+                    input_schema_id=offered.input_schema_id,
+                    output_schema_id=offered.output_schema_id,
+                    retry=offered.retry,
+                    timeout_ms=offered.timeout_ms,
+                    queue_timeout_ms=offered.queue_timeout_ms,
+                )
+        names = [offered.name for offered in manifest.tasks]
+        return f"agent {agent!r} has no task {task!r}{did_you_mean(task, names)}"
+
+    def manifests(self, agents: Collection[str]) -> Mapping[str, Manifest]:
+        """See `ports.Agents`."""
+        return {name: self._newest[name] for name in agents if name in self._newest}
 
     def silent(self, before_ms: int) -> list[str]:
         """Return the keys of manifests whose instance gave no sign of life since `before_ms`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -9,7 +10,8 @@ from holdfast.bus.port import Environment
 from holdfast.bus.topics import Topics
 from holdfast.coordinator.engine import Graphs
 from holdfast.coordinator.settings import CoordinatorSettings
-from holdfast.schemas.records import BlobReference
+from holdfast.schemas.records import BlobReference, Manifest
+from holdfast.schemas.resolution import ResolvedTask
 
 __all__ = ["Agents", "Blobs", "CoordinatorContext", "EventEnds", "Schemas"]
 
@@ -43,6 +45,14 @@ class Agents(Protocol):
 
     def problem(self, plan: str) -> str | None:
         """Return why a resolved plan (JSON) cannot be run with these agents, or None. No I/O."""
+        ...
+
+    def task(self, agent: str, task: str) -> ResolvedTask | str:
+        """Return what an agent says of a task of its own, or why there is none. No I/O."""
+        ...
+
+    def manifests(self, agents: Collection[str]) -> Mapping[str, Manifest]:
+        """Return the newest manifest of each of these agents that is known. No I/O."""
         ...
 
     async def refresh(self) -> None:

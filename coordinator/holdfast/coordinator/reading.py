@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from holdfast.bus.port import Received
@@ -56,10 +55,8 @@ class Unreadable:
     answer: Emit | None = None
 
 
-def read(
-    received: Received, problem: Callable[[str], str | None], events_from: int
-) -> Arrival | Unreadable:
-    """Return a record as an input. `problem` tells why a plan cannot be run, or None."""
+def read(received: Received, events_from: int) -> Arrival | Unreadable:
+    """Return a record as an input; `Lookup` fills in what it names."""
     try:
         key = (received.key or b"").decode()
         envelope = decode(CoordinatorEnvelope, received.value or b"")
@@ -69,7 +66,7 @@ def read(
     cause = Cause(received.partition, received.offset)
     body = envelope.body
     if isinstance(body, Submission):
-        return Arrival(envelope, cause, key, problem(body.plan), events_from)
+        return Arrival(envelope, cause, key, events_from=events_from)
     buried = any(name == HEADER_DEAD_LETTER for name, _ in received.headers)
     return Arrival(envelope, cause, key, buried=buried)
 

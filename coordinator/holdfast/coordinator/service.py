@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
 
 from holdfast.bus.errors import Rejected
 from holdfast.bus.port import Received, Record
@@ -33,6 +32,7 @@ from holdfast.coordinator.engine import (
     eviction_due_ms,
 )
 from holdfast.coordinator.lanes import Lanes
+from holdfast.coordinator.lookup import Lookup
 from holdfast.coordinator.needs import Needs
 from holdfast.coordinator.observing import observe
 from holdfast.coordinator.ports import CoordinatorContext
@@ -41,7 +41,7 @@ from holdfast.coordinator.restoring import PARKED_PREFIX, Restoring
 from holdfast.coordinator.timers import Timers
 from holdfast.coordinator.writing import Writing
 from holdfast.schemas.documents import DocumentCodec
-from holdfast.schemas.records import RunEntry, Submission
+from holdfast.schemas.records import RunEntry
 
 __all__ = ["CoordinatorMachine"]
 
@@ -79,6 +79,7 @@ class CoordinatorMachine:
             self._settings.schema_wait_s,
             self._ready,
         )
+        self._lookup = Lookup(context.agents, context.schemas, self._settings.schema_wait_s)
         self._restoring = Restoring(context.graphs)
         self._state = self._restoring.state
         self._timers = Timers()
@@ -242,12 +243,9 @@ class CoordinatorMachine:
         forwarded = self._control.misplaced(received)
         if forwarded is not None:
             return Pending(OWN_LANE, None, offset, (forwarded,))
-        found = read(
-            received,
-            self._context.agents.problem,
-            self._context.events.lower_bound(self._partition),
-        )
+        found = read(received, self._context.events.lower_bound(self._partition))
         if isinstance(found, Arrival):
+            found = self._lookup.at_once(found)
             doubtful = found.problem is not None
             return Pending(found.record_key, found, offset, (), received, doubtful)
         return self._unreadable(found, received)
@@ -258,11 +256,8 @@ class CoordinatorMachine:
         self._lanes.block(pending)
 
         async def check() -> None:
-            agents, arrival = self._context.agents, pending.input
-            await agents.refresh()
-            if isinstance(arrival, Arrival) and isinstance(arrival.envelope.body, Submission):
-                problem = agents.problem(arrival.envelope.body.plan)
-                pending.input = replace(arrival, problem=problem)
+            if isinstance(pending.input, Arrival):
+                pending.input = await self._lookup.again(pending.input)
 
         self._needs.recheck(pending, check)
 

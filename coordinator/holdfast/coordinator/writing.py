@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from holdfast.bus.port import Received, Record
 from holdfast.bus.topics import Topics
-from holdfast.coordinator.engine import Effect, Emit, Park, SendControl, SendTask, Value
+from holdfast.coordinator.engine import Effect, Emit, Park, SendControl, SendTask, Tell, Value
 from holdfast.schemas.codec import encode
 from holdfast.schemas.records import (
     ControlEnvelope,
@@ -52,6 +52,8 @@ class Writing:
             return self._send("tasks", effect)
         if isinstance(effect, SendControl):
             return self._send("control", effect)
+        if isinstance(effect, Tell):
+            return Record(self._topics.coordinator, effect.key.encode(), encode(effect.envelope))
         return self.dead_letter(effect)
 
     def dead_letter(self, park: Park) -> Record:

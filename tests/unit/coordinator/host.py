@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -37,11 +37,13 @@ from holdfast.schemas.records import (
     Event,
     Failure,
     FailureKind,
+    Manifest,
     Outcome,
     Payload,
     RetryPolicy,
     Submission,
     TaskEnvelope,
+    TaskManifest,
     TaskProgress,
     TaskResult,
 )
@@ -92,7 +94,7 @@ class FakeSchemas:
         self.waited: list[int] = []
 
     def known(self, schema_id: int) -> Any | None:
-        return self.schemas.get(schema_id)
+        return "string" if schema_id == OwnSchema.Json else self.schemas.get(schema_id)
 
     async def find(self, schema_id: int, timeout_s: float) -> bool:
         self.waited.append(schema_id)
@@ -135,6 +137,23 @@ class FakeAgents:
 
     def problem(self, plan: str) -> str | None:
         return self.trouble
+
+    def task(self, agent: str, task: str) -> ResolvedTask | str:
+        return self.trouble or ResolvedTask(
+            agent=agent,
+            task=task,
+            input_schema_id=OwnSchema.Json,
+            output_schema_id=OwnSchema.Json,
+            retry=NO_JITTER,
+        )
+
+    def manifests(self, agents: Collection[str]) -> Mapping[str, Manifest]:
+        """Every agent there is has the task `work`."""
+        task = TaskManifest("work", OwnSchema.Json, OwnSchema.Json, NO_JITTER, None, None, "")
+        return {
+            name: Manifest(name, "i", "p", "1", "b", [task], 1, START_MS, START_MS)
+            for name in agents
+        }
 
     async def refresh(self) -> None:
         if self.started:

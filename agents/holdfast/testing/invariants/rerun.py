@@ -141,7 +141,7 @@ class Rerunner:
         if given is None:
             topic = self._history.topics.coordinator
             received = self._history.unreadable_inputs.get(Position(topic, *where))
-            return None if received is None else read(received, lambda _: None, 0)
+            return None if received is None else read(received, 0)
         received = given.received
         known = self._events_from
         run_id = given.body.run_id

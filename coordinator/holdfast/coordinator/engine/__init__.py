@@ -18,6 +18,7 @@ from holdfast.coordinator.engine.effects import (
     SendControl,
     SendTask,
     Store,
+    Tell,
 )
 from holdfast.coordinator.engine.engine import Engine, Kind, View
 from holdfast.coordinator.engine.graph import Graph, Graphs, Node, compile_graph
@@ -83,6 +84,7 @@ __all__ = [
     "SendTask",
     "State",
     "Store",
+    "Tell",
     "TimerDue",
     "Value",
     "Values",

@@ -9,6 +9,7 @@ from holdfast.coordinator.engine.state import Overlay
 from holdfast.schemas.records import (
     BlobReference,
     ControlEnvelope,
+    CoordinatorEnvelope,
     DeadLetter,
     Event,
     Marker,
@@ -26,6 +27,7 @@ __all__ = [
     "SendControl",
     "SendTask",
     "Store",
+    "Tell",
 ]
 
 
@@ -61,7 +63,15 @@ class Park:
     letter: DeadLetter
 
 
-Effect: TypeAlias = Emit | SendTask | SendControl | Park
+@dataclass(slots=True)
+class Tell:
+    """Speak to another entity, wherever it lives: a record of the coordinator's own topic."""
+
+    key: str
+    envelope: CoordinatorEnvelope
+
+
+Effect: TypeAlias = Emit | SendTask | SendControl | Park | Tell
 
 
 @dataclass(frozen=True, slots=True)

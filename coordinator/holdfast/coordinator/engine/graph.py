@@ -14,10 +14,10 @@ from typing import Any
 
 from holdfast.coordinator.engine.templates import Template, compile_condition, compile_template
 from holdfast.schemas.plan_checks import check_plan, condition_in
-from holdfast.schemas.records import RetryPolicy
+from holdfast.schemas.records import RetryPolicy, TaskEntry
 from holdfast.schemas.resolution import ResolvedPlan, ResolvedTask
 
-__all__ = ["Graph", "Graphs", "Node", "compile_graph"]
+__all__ = ["Graph", "Graphs", "Node", "call_node", "compile_graph"]
 
 GRAPHS_MAX = 256
 """Plans that are kept compiled."""
@@ -103,6 +103,36 @@ def compile_graph(source: str) -> Graph:
         sinks=shape.leaves,
         output=None if document.output is None else compile_template(document.output, "output"),
         deadline_ms=None if document.deadline_s is None else round(document.deadline_s * 1_000),
+    )
+
+
+_NO_TEMPLATE = compile_template({}, "input")
+
+
+def call_node(entry: TaskEntry) -> Node:
+    """Return what a plan would say of a called task."""
+    spec, row = entry.call, entry.row
+    assert spec is not None, f"{row.task_id} was not called"
+    return Node(
+        id=row.task_id,
+        agent=row.agent,
+        task=row.task,
+        input=_NO_TEMPLATE,
+        input_text="",
+        input_schema_id=spec.input_schema_id,
+        when=None,
+        over=None,
+        max_parallel=1,
+        collect=False,
+        retry=spec.retry,
+        timeout_ms=spec.timeout_ms,
+        queue_timeout_ms=spec.queue_timeout_ms,
+        order_key=None,
+        loose_order=False,
+        wait=False,  # its caller hears of the failure, and decides
+        dependencies=(),
+        dependants=(),
+        reads=frozenset(),
     )
 
 

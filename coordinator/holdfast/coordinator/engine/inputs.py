@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from holdfast.schemas.records import Cause, CoordinatorEnvelope
+from holdfast.schemas.resolution import ResolvedPlan, ResolvedTask
 
 __all__ = ["Arrival", "Broken", "Continuation", "Eviction", "Input", "TimerDue"]
 
@@ -14,10 +15,11 @@ __all__ = ["Arrival", "Broken", "Continuation", "Eviction", "Input", "TimerDue"]
 class Arrival:
     """A record of the coordinator's topic.
 
-    `record_key` is the key it came under. `problem` says why a submission cannot be run (found by
-    the service, which knows the agents); `events_from` is a lower bound of the place of an event
-    that is written now. `buried`: the record that a result speaks of could not be read, and stands
-    whole in the dead letters already.
+    `record_key` is the key it came under. `problem` says why a submission cannot be run, or what an
+    ask calls cannot be called (found by the service, which knows the agents); `resolved`: what the
+    agents say of the task or plan that an ask names. `events_from` is a lower bound of the place of
+    an event that is written now. `buried`: the record that a result speaks of could not be read,
+    and stands whole in the dead letters already.
     """
 
     envelope: CoordinatorEnvelope
@@ -26,6 +28,7 @@ class Arrival:
     problem: str | None = None
     events_from: int = 0
     buried: bool = False
+    resolved: ResolvedPlan | ResolvedTask | None = None
 
     @property
     def entity(self) -> str:

@@ -21,17 +21,23 @@ from typing import TypeAlias
 
 from holdfast.schemas.codec import decode, encode
 from holdfast.schemas.records import (
+    AskEntry,
     CoordinatorJournal,
     ListChunk,
     Marker,
     Parked,
     RunEntry,
+    SignalAsk,
+    SignalEntry,
     TaskEntry,
-    TaskState,
 )
 
 __all__ = [
+    "ASKS",
+    "CALLED",
     "CLOSED_KIND",
+    "SIGNALS",
+    "WAITED",
     "Closed",
     "Entity",
     "Overlay",
@@ -41,8 +47,15 @@ __all__ = [
     "group_of",
 ]
 
-Value: TypeAlias = RunEntry | TaskEntry | ListChunk | Marker
-Tally: TypeAlias = dict[tuple[str, TaskState], int]
+Value: TypeAlias = RunEntry | TaskEntry | ListChunk | Marker | AskEntry | SignalEntry
+Tally: TypeAlias = dict[tuple[str, str], int]
+
+CALLED = "~"
+"""What the ids of called tasks begin with, and the group that they are counted under."""
+ASKS, SIGNALS = "ask/", "signal/"
+"""What the names of asks and of signals begin with, and the groups that they are counted under."""
+WAITED = "waited/"
+"""The group under which asks for signals are counted by the signal's name."""
 
 CLOSED_KIND = "closed"
 _MARKER_BYTES = 16
@@ -54,9 +67,30 @@ def closed_key(run_id: str) -> str:
 
 
 def group_of(name: str) -> str:
-    """Return what a task is counted under: "" for a task of the plan, the map's id for an item."""
+    """Return what a task is counted under: "" for a task of the plan, the map's id for an item,
+    `CALLED` for one that a handler called."""
+    if name.startswith(CALLED):
+        return CALLED
     head, dot, _ = name.partition(".")
     return head if dot else ""
+
+
+def counted(name: str, value: Value | None) -> Iterable[tuple[str, str]]:
+    """Return the groups that a value is counted in, each with what it is counted as.
+
+    A task: by state. An ask: each ("") and by its task; for signals: by the signal's name. A
+    signal: each ("") and, while it is kept, by its name.
+    """
+    if isinstance(value, TaskEntry):
+        return ((group_of(name), value.row.state),)
+    if isinstance(value, AskEntry):
+        task, what = value.ask.task_id, value.ask.what
+        common = ((ASKS, ""), (ASKS, task))
+        return (*common, (WAITED, what.signal)) if isinstance(what, SignalAsk) else common
+    if isinstance(value, SignalEntry):
+        every = (SIGNALS, "")
+        return (every,) if value.taken else (every, (SIGNALS, value.signal.signal))
+    return ()
 
 
 class Entity:
@@ -79,17 +113,16 @@ class Entity:
         for name, value in values.items():
             self.records[name] = value
             unfolded(value)
-            if isinstance(value, TaskEntry):
-                counted = (group_of(name), value.row.state)
-                self.tally[counted] = self.tally.get(counted, 0) + 1
+            for key in counted(name, value):
+                self.tally[key] = self.tally.get(key, 0) + 1
 
     def get(self, name: str) -> Value | None:
         """Return a record, or None."""
         return self.records.get(name)
 
-    def count(self, group: str, state: TaskState) -> int:
-        """Return how many tasks of `group` (see `group_of`) are in `state`."""
-        return self.tally.get((group, state), 0)
+    def count(self, group: str, what: str) -> int:
+        """Return how many values of `group` are counted as `what`; see `counted`."""
+        return self.tally.get((group, what), 0)
 
     def names(self) -> Iterator[str]:
         """Yield the names of all records."""
@@ -114,20 +147,15 @@ class Overlay:
 
     def put(self, name: str, value: Value | None) -> None:
         """Set a record, or remove it (None)."""
-        before = self.get(name)
-        if isinstance(before, TaskEntry):
-            self._add(name, before.row.state, -1)
-        if isinstance(value, TaskEntry):
-            self._add(name, value.row.state, 1)
+        for key in counted(name, self.get(name)):
+            self.tally[key] = self.tally.get(key, 0) - 1
+        for key in counted(name, value):
+            self.tally[key] = self.tally.get(key, 0) + 1
         self.changes[name] = value
 
-    def _add(self, name: str, state: TaskState, by: int) -> None:
-        key = (group_of(name), state)
-        self.tally[key] = self.tally.get(key, 0) + by
-
-    def count(self, group: str, state: TaskState) -> int:
-        """Return how many tasks of `group` (see `group_of`) are in `state`."""
-        return self.tally.get((group, state), 0) + self.below.count(group, state)
+    def count(self, group: str, what: str) -> int:
+        """Return how many values of `group` are counted as `what`; see `counted`."""
+        return self.tally.get((group, what), 0) + self.below.count(group, what)
 
     def names(self) -> Iterator[str]:
         """Yield the names of all records that are there; nothing may be put meanwhile.
@@ -239,12 +267,12 @@ class State:
                 entity.records.pop(name, None)
             else:
                 entity.records[name] = value
-        for counted, by in overlay.tally.items():
-            now = entity.tally.get(counted, 0) + by
+        for key_counted, by in overlay.tally.items():
+            now = entity.tally.get(key_counted, 0) + by
             if now:
-                entity.tally[counted] = now
+                entity.tally[key_counted] = now
             else:
-                entity.tally.pop(counted, None)
+                entity.tally.pop(key_counted, None)
         if not entity.records:
             del self.entities[key]
 

@@ -128,6 +128,7 @@ class EventType(StrEnum):
     ASK_CLOSED = "ask.closed"  # nobody waits for it any more
     SIGNAL_KEPT = "signal.kept"  # it came before anybody waited for it
     SIGNAL_REFUSED = "signal.refused"
+    SIGNAL_REPEATED = "signal.repeated"  # the same one came before
     RESULT_IGNORED = "result.ignored"  # of an older attempt, or of a run that is closed
     COMMAND_ACCEPTED = "command.accepted"
     COMMAND_REFUSED = "command.refused"

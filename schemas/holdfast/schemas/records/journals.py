@@ -194,15 +194,20 @@ class AskEntry:
     ask: Ask
     asked_ms: int
     child: str | None
+    child_key: str | None  # the record key of a child run
     timer_ms: int | None  # when it is answered or given up; armed again on restore
 
 
 @dataclass(slots=True)
 class SignalEntry:
-    """Journal key `run/<run id>/signal/<n>`: a signal that nobody waited for yet."""
+    """Journal key `run/<run id>/signal/<n>`: a signal, kept to the end of its run.
+
+    Taken ones too, without their payload: the same signal sent twice must count once.
+    """
 
     signal: Signal
     received_ms: int
+    taken: bool = False
 
 
 @dataclass(slots=True)

@@ -7,10 +7,12 @@ nothing is left does nothing.
 from __future__ import annotations
 
 from holdfast.coordinator.engine.run import maps
+from holdfast.coordinator.engine.run.asks import left_asks
 from holdfast.coordinator.engine.run.dispatch import dispatch
 from holdfast.coordinator.engine.run.ending import bury, settle
 from holdfast.coordinator.engine.run.starting import advance
 from holdfast.coordinator.engine.run.transition import Transition
+from holdfast.coordinator.engine.state import ASKS
 from holdfast.coordinator.engine.states import RUN_ENDS
 from holdfast.schemas.records import TaskEntry, TaskState
 
@@ -24,6 +26,8 @@ def on_continuation(t: Transition) -> None:
     if t.run.row.state in RUN_ENDS:
         bury(t)
         return
+    if t.overlay.count(ASKS, ""):
+        left_asks(t)
     if not t.ending:
         go_on_all(t)
     settle(t)

@@ -7,27 +7,31 @@ are removed at once where they fit into the event, else by continuations, its ow
 
 from __future__ import annotations
 
-from holdfast.coordinator.engine.run.failing import end_task, failure_of
+from holdfast.coordinator.engine.run import children
+from holdfast.coordinator.engine.run.asks import close_asks
+from holdfast.coordinator.engine.run.cancelling import ask_to_cancel, cut
+from holdfast.coordinator.engine.run.failing import failure_of
 from holdfast.coordinator.engine.run.output import run_output
-from holdfast.coordinator.engine.run.rows import crowded, next_task
+from holdfast.coordinator.engine.run.rows import crowded
 from holdfast.coordinator.engine.run.transition import Transition
 from holdfast.coordinator.engine.state import closed_key
 from holdfast.coordinator.engine.states import OPEN_TASK_STATES
 from holdfast.coordinator.engine.templates import MappingFailed
 from holdfast.schemas.errors import HoldfastError
 from holdfast.schemas.records import (
+    AskEntry,
     ControlAction,
-    DeadLetterReason,
     EventType,
     Failure,
     FailureKind,
     Marker,
+    RunEntry,
     RunState,
     TaskEntry,
     TaskState,
 )
 
-__all__ = ["bury", "cancel_run", "close_run", "end_cancelled", "fail_run", "settle"]
+__all__ = ["bury", "cancel_run", "close_run", "fail_run", "settle"]
 
 _SWEEP_RECORDS = 4
 """The most that ending one task takes: event, journal, control, dead letter."""
@@ -132,7 +136,18 @@ def _finish(t: Transition, kind: EventType) -> None:
     t.markers[closed_key(t.run_id)] = Marker(
         entry.row.input_hash, entry.row.state, t.now_ms, entry.events_from
     )
+    if entry.parent is not None:
+        output = entry.row.output if kind is EventType.RUN_SUCCEEDED else None
+        told = None if kind is EventType.RUN_SUCCEEDED else _as_told(entry)
+        t.effects.append(children.tell_parent(entry.parent, t.run_id, output, told, t.now_ms))
     bury(t)
+
+
+def _as_told(entry: RunEntry) -> Failure:
+    """Return the failure of a run as the one that asked for it hears of it."""
+    failure = entry.row.failure or failure_of(FailureKind.ERROR, "it did not succeed")
+    message = f"run {entry.row.run_id!r} {entry.row.state}: {failure.message}"
+    return Failure(FailureKind.UPSTREAM, failure.error_class, message, failure.traceback, False)
 
 
 def bury(t: Transition) -> None:
@@ -145,6 +160,8 @@ def bury(t: Transition) -> None:
         entry = t.overlay.get(name)
         if isinstance(entry, TaskEntry):
             _let_go(t, entry)
+        elif isinstance(entry, AskEntry):
+            children.cancel(t, entry)
         t.overlay.put(name, None)
     t.overlay.put("", None)
 
@@ -172,9 +189,10 @@ def _sweep(t: Transition) -> None:
             t.more = True
             return
         if entry.row.state is TaskState.DISPATCHED and not overdue:
-            _ask_to_cancel(t, entry)
+            ask_to_cancel(t, entry, _cancel_kind(t))
         else:
-            _cut(t, entry)
+            cut(t, entry, _cancel_kind(t))
+            close_asks(t, name)
 
 
 def _cancel_kind(t: Transition) -> FailureKind:
@@ -182,41 +200,3 @@ def _cancel_kind(t: Transition) -> FailureKind:
     if failure is not None and failure.kind in (FailureKind.CANCELLED, FailureKind.DEADLINE):
         return failure.kind
     return FailureKind.UPSTREAM
-
-
-def _ask_to_cancel(t: Transition, entry: TaskEntry) -> None:
-    after = next_task(t.run_id, entry, TaskState.CANCELLING)
-    after.cancel_kind = _cancel_kind(t)
-    after.cancel_sent = True
-    after.timer_ms = None
-    t.put(after)
-    t.emit_task(EventType.TASK_CANCELLING, after.row)
-    t.send_control(after.row, ControlAction.CANCEL, after.cancel_kind)
-
-
-def _cut(t: Transition, entry: TaskEntry) -> None:
-    if entry.row.state is TaskState.DISPATCHED:
-        t.send_control(entry.row, ControlAction.CANCEL, _cancel_kind(t))
-    end_cancelled(t, entry, entry.cancel_kind or _cancel_kind(t))
-
-
-def end_cancelled(t: Transition, entry: TaskEntry, kind: FailureKind) -> TaskEntry:
-    """End a task that was cancelled, as what it was cancelled for.
-
-    What the run's deadline cut off has failed, and is kept whole in the dead letters.
-    """
-    if entry.row.state is TaskState.DEAD and kind is FailureKind.DEADLINE:
-        return end_task(t, entry, TaskState.FAILED, entry.row.failure)  # it is kept already
-    if kind is not FailureKind.DEADLINE or entry.row.state is TaskState.EXPANDED:
-        failure = entry.row.failure or failure_of(kind, _CANCELLED_FOR[kind])
-        return end_task(t, entry, TaskState.CANCELLED, failure)
-    failure = failure_of(kind, _CANCELLED_FOR[kind])
-    t.park(entry.row, DeadLetterReason.DEADLINE, failure)
-    return end_task(t, entry, TaskState.FAILED, failure)
-
-
-_CANCELLED_FOR = {
-    FailureKind.CANCELLED: "the run was cancelled",
-    FailureKind.DEADLINE: "the run's deadline passed",
-    FailureKind.UPSTREAM: "another task of the run failed",
-}

@@ -10,6 +10,7 @@ from holdfast.coordinator.engine.inputs import (
     Input,
     TimerDue,
 )
+from holdfast.coordinator.engine.run.asks import on_ask, on_child_ended, on_signal
 from holdfast.coordinator.engine.run.broken import on_broken
 from holdfast.coordinator.engine.run.commands import on_command
 from holdfast.coordinator.engine.run.continuing import on_continuation
@@ -20,11 +21,14 @@ from holdfast.coordinator.engine.run.transition import Scope, Transition
 from holdfast.coordinator.engine.state import Overlay
 from holdfast.coordinator.engine.states import RUN_ENDS
 from holdfast.schemas.records import (
+    Ask,
     Cause,
+    ChildEnded,
     Command,
     EventType,
     Marker,
     RunEntry,
+    Signal,
     Submission,
     TaskProgress,
     TaskResult,
@@ -82,6 +86,16 @@ def _arrive(t: Transition, arrival: Arrival, marker: Marker | None) -> None:
             on_result(t, body, buried=arrival.buried)
         elif isinstance(body, TaskProgress):
             on_progress(t, body)
+        elif isinstance(body, Ask):
+            on_ask(t, arrival, body)
+        elif isinstance(body, ChildEnded):
+            on_child_ended(t, body)
+        else:
+            on_signal(t, body)
+    elif isinstance(body, Signal):
+        how = "is not known here" if marker is None else f"is closed ({marker.state})"
+        message = f"run {t.run_id!r} {how}: it takes no signals"
+        t.emit_signal(EventType.SIGNAL_REFUSED, body, message)
     elif isinstance(body, TaskResult):
         how = "is not known here" if marker is None else f"is closed ({marker.state})"
         t.emit_note(

@@ -187,7 +187,7 @@ def _hand_out(t: Transition, node: Node, entry: TaskEntry) -> None:
     after = touch_task(entry)
     after.next_index += 1
     t.put(after)
-    item = new_task(node, f"{node.id}.{index}")
+    item = new_task(node.agent, node.task, f"{node.id}.{index}")
     problem = item_failure(t.overlay, node.id, index, t.scope.limits.chunk_items)
     if problem is None:
         try:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from holdfast.coordinator.engine.graph import Node
 from holdfast.coordinator.engine.run import maps
-from holdfast.coordinator.engine.run.ending import end_cancelled, settle
+from holdfast.coordinator.engine.run.asks import close_asks, on_called_ended
+from holdfast.coordinator.engine.run.cancelling import end_cancelled
+from holdfast.coordinator.engine.run.ending import settle
 from holdfast.coordinator.engine.run.failing import fail_attempt, failure_of
 from holdfast.coordinator.engine.run.rows import copy_task_row, crowded, next_task, touch_task
 from holdfast.coordinator.engine.run.starting import advance, fail_node
@@ -55,7 +57,10 @@ def after_end(t: Transition, node: Node, entry: TaskEntry) -> None:
     """Draw the conclusions from a task that may have ended: for map, run, those that wait."""
     state = entry.row.state
     if state in TASK_ENDS:
-        if node.over is not None:
+        close_asks(t, entry.row.task_id)
+        if entry.call is not None:
+            on_called_ended(t, entry)
+        elif node.over is not None:
             maps.count_item(t, node, entry)
         elif state is TaskState.SUCCEEDED:
             advance(t, node.dependants)
@@ -110,6 +115,7 @@ def _told(entry: TaskEntry, result: TaskResult) -> TaskEntry:
         entry.expanded,
         entry.next_index,
         entry.failures,
+        entry.call,
     )
 
 

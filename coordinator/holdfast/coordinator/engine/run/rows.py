@@ -6,7 +6,6 @@ for every transition. The caller fills in the copy before anybody else sees it.
 
 from __future__ import annotations
 
-from holdfast.coordinator.engine.graph import Node
 from holdfast.coordinator.engine.states import check_run_move, check_task_move
 from holdfast.coordinator.engine.values import INLINE_BYTES_MAX
 from holdfast.schemas.records import (
@@ -58,15 +57,16 @@ def next_run(entry: RunEntry, state: RunState) -> RunEntry:
         events_from=entry.events_from,
         reused=entry.reused,
         timer_ms=entry.timer_ms,
+        parent=entry.parent,
     )
 
 
-def new_task(node: Node, task_id: str) -> TaskEntry:
+def new_task(agent: str, task: str, task_id: str) -> TaskEntry:
     """Return a task of which nothing was journaled yet."""
     row = TaskRow(
         task_id=task_id,
-        agent=node.agent,
-        task=node.task,
+        agent=agent,
+        task=task,
         state=TaskState.PENDING,
         attempt=0,
         input=None,
@@ -123,6 +123,7 @@ def touch_task(entry: TaskEntry) -> TaskEntry:
         entry.expanded,
         entry.next_index,
         entry.failures,
+        entry.call,
     )
 
 

@@ -44,7 +44,7 @@ def advance(t: Transition, names: Iterable[str]) -> None:
         if t.room() < _START_RECORDS + t.scope.limits.reserve:
             t.more = True
             return
-        if _start(t, node, new_task(node, node.id)):
+        if _start(t, node, new_task(node.agent, node.task, node.id)):
             queue.extend(node.dependants)
 
 

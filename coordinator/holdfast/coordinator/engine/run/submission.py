@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from holdfast.coordinator.engine.graph import Graph
 from holdfast.coordinator.engine.inputs import Arrival
+from holdfast.coordinator.engine.run.children import tell_parent
 from holdfast.coordinator.engine.run.ending import settle
+from holdfast.coordinator.engine.run.failing import failure_of
 from holdfast.coordinator.engine.run.starting import advance
 from holdfast.coordinator.engine.run.transition import Transition
 from holdfast.schemas.errors import HoldfastError
 from holdfast.schemas.records import (
     EventType,
+    FailureKind,
     Marker,
     RunEntry,
     RunRow,
@@ -30,7 +33,7 @@ def on_submission(
     elif marker is not None:
         _answer(t, submission, marker.input_hash, marker.state, marker.events_from)
     elif arrival.problem is not None:
-        t.emit_note(EventType.RUN_REFUSED, arrival.problem)
+        _refuse(t, submission, arrival.problem)
     else:
         _start(t, arrival, submission)
 
@@ -38,6 +41,10 @@ def on_submission(
 def _answer(
     t: Transition, submission: Submission, input_hash: str, state: RunState, events_from: int
 ) -> None:
+    if submission.parent is not None:
+        _tell(
+            t, submission, f"run {t.run_id!r} was there before ({state}): it needs an id of its own"
+        )
     if submission.input_hash == input_hash:
         t.emit_answer(EventType.RUN_REPEATED, f"run {t.run_id!r} is {state}", events_from)
         return
@@ -48,21 +55,34 @@ def _answer(
     )
 
 
+def _refuse(t: Transition, submission: Submission, reason: str) -> None:
+    t.emit_note(EventType.RUN_REFUSED, reason)
+    _tell(t, submission, reason)
+
+
+def _tell(t: Transition, submission: Submission, reason: str) -> None:
+    """Let the task that asked for the run hear that it will not be."""
+    if submission.parent is not None:
+        failure = failure_of(FailureKind.UPSTREAM, reason)
+        t.effects.append(tell_parent(submission.parent, t.run_id, None, failure, t.now_ms))
+
+
 def _start(t: Transition, arrival: Arrival, submission: Submission) -> None:
     try:
         graph = t.scope.graphs.get(submission.plan)
     except HoldfastError as error:
-        t.emit_note(EventType.RUN_REFUSED, str(error))
+        _refuse(t, submission, str(error))
         return
     unknown = sorted(set(submission.reused) - set(graph.nodes))
     if unknown:
-        t.emit_note(
-            EventType.RUN_REFUSED,
-            f"results to be reused name task {unknown[0]!r}, which the plan does not have",
-        )
+        what = f"results to be reused name task {unknown[0]!r}, which the plan does not have"
+        _refuse(t, submission, what)
         return
     t.scope.lists.forget_run(t.run_id)
-    deadline = None if graph.deadline_ms is None else t.now_ms + graph.deadline_ms
+    bounds = [] if graph.deadline_ms is None else [t.now_ms + graph.deadline_ms]
+    if submission.deadline_ms is not None:
+        bounds.append(submission.deadline_ms)
+    deadline = min(bounds, default=None)
     t.overlay.put(
         "",
         RunEntry(
@@ -72,6 +92,7 @@ def _start(t: Transition, arrival: Arrival, submission: Submission) -> None:
             events_from=arrival.events_from,
             reused=submission.reused,
             timer_ms=deadline,
+            parent=submission.parent,
         ),
     )
     t.emit_run(EventType.RUN_STARTED, plan=graph.source)

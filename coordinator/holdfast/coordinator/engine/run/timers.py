@@ -6,13 +6,21 @@ more, or is due later by now, does nothing.
 
 from __future__ import annotations
 
+from holdfast.coordinator.engine.run.asks import on_ask_timer
 from holdfast.coordinator.engine.run.continuing import retry
 from holdfast.coordinator.engine.run.ending import fail_run, settle
 from holdfast.coordinator.engine.run.failing import failure_of
 from holdfast.coordinator.engine.run.rows import touch_task
 from holdfast.coordinator.engine.run.transition import Transition
 from holdfast.coordinator.engine.states import RUN_ENDS
-from holdfast.schemas.records import ControlAction, FailureKind, RunEntry, TaskEntry, TaskState
+from holdfast.schemas.records import (
+    AskEntry,
+    ControlAction,
+    FailureKind,
+    RunEntry,
+    TaskEntry,
+    TaskState,
+)
 
 __all__ = ["on_timer"]
 
@@ -20,12 +28,14 @@ __all__ = ["on_timer"]
 def on_timer(t: Transition, name: str) -> None:
     """Look at the timer of the run (`name` "") or of one of its tasks."""
     entry = t.overlay.get(name)
-    if not isinstance(entry, RunEntry | TaskEntry):
+    if not isinstance(entry, RunEntry | TaskEntry | AskEntry):
         return
     if entry.timer_ms is None or entry.timer_ms > t.now_ms:
         return
     if isinstance(entry, TaskEntry):
         _task_due(t, entry)
+    elif isinstance(entry, AskEntry):
+        on_ask_timer(t, entry)
     elif entry.row.state not in RUN_ENDS:
         if not t.ending:
             fail_run(t, failure_of(FailureKind.DEADLINE, "the run's deadline passed"))

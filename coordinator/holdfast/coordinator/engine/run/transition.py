@@ -11,20 +11,30 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from holdfast.coordinator.engine.effects import Effect, Emit, Park, SendControl, SendTask
-from holdfast.coordinator.engine.graph import Graph, Graphs, Node
+from holdfast.coordinator.engine.effects import (
+    Effect,
+    Emit,
+    Park,
+    SendControl,
+    SendTask,
+    Tell,
+)
+from holdfast.coordinator.engine.graph import Graph, Graphs, Node, call_node
 from holdfast.coordinator.engine.limits import EngineLimits
 from holdfast.coordinator.engine.run.lists import EvaluatedLists, item_input
 from holdfast.coordinator.engine.run.rows import copy_task_row, crowded, next_run
-from holdfast.coordinator.engine.state import Overlay
+from holdfast.coordinator.engine.state import CALLED, Overlay
 from holdfast.coordinator.engine.templates import MappingFailed, Template
 from holdfast.coordinator.engine.values import Values
 from holdfast.schemas.errors import HoldfastError
 from holdfast.schemas.records import (
+    Ask,
+    AskRow,
     Cause,
     Command,
     ControlAction,
     ControlEnvelope,
+    CoordinatorEnvelope,
     DeadLetter,
     DeadLetterReason,
     Event,
@@ -32,8 +42,11 @@ from holdfast.schemas.records import (
     Failure,
     Marker,
     Payload,
+    Reply,
     RunEntry,
     RunState,
+    Signal,
+    Submission,
     TaskEntry,
     TaskEnvelope,
     TaskRow,
@@ -116,6 +129,9 @@ class Transition:
 
     def node_of(self, task_id: str) -> Node:
         """Return the plan's node of a task or of an item."""
+        entry = self.task(task_id)
+        if entry is not None and entry.call is not None:
+            return call_node(entry)
         return self.graph.nodes[task_id.partition(".")[0]]
 
     def count(self, states: Iterable[TaskState], group: str = "") -> int:
@@ -125,7 +141,7 @@ class Transition:
     def count_all(self, states: Iterable[TaskState]) -> int:
         """Return how many tasks, items too, are in one of `states`."""
         wanted = tuple(states)
-        return sum(self.count(wanted, group) for group in ("", *self.graph.maps))
+        return sum(self.count(wanted, group) for group in ("", CALLED, *self.graph.maps))
 
     def room(self) -> int:
         """Return how many more records this event may make."""
@@ -184,6 +200,20 @@ class Transition:
                 row = copy_task_row(row)
                 row.input = payload
         self._emit(Event(self.run_id, kind, self.now_ms, self.cause, None, row, message))
+
+    def emit_ask(
+        self, kind: EventType, row: AskRow, message: str = "", signal: Signal | None = None
+    ) -> None:
+        """Say what a task waits for, or that it does not any more."""
+        event = Event(self.run_id, kind, self.now_ms, self.cause, None, None, message)
+        event.ask, event.signal = row, signal
+        self._emit(event)
+
+    def emit_signal(self, kind: EventType, signal: Signal, message: str = "") -> None:
+        """Say what became of a signal."""
+        event = Event(self.run_id, kind, self.now_ms, self.cause, None, None, message)
+        event.signal = signal
+        self._emit(event)
 
     def emit_note(self, kind: EventType, message: str, command: Command | None = None) -> None:
         """Say something that changes nothing."""
@@ -248,6 +278,18 @@ class Transition:
             self.now_ms,
         )
         self.effects.append(SendControl(row.agent, self.record_key(row), envelope))
+
+    def send_reply(self, row: TaskRow, ask: Ask, result: Payload, failure: Failure | None) -> None:
+        """Answer an ask of a task."""
+        reply = Reply(ask.name, ask.key, result, failure)
+        self.send_control(row, ControlAction.REPLY, ask.name)
+        sent = self.effects[-1]
+        assert isinstance(sent, SendControl), "it was just added"
+        sent.envelope.reply = reply
+
+    def tell(self, key: str, run_id: str, body: Submission | Command) -> None:
+        """Speak to another run, under its record key."""
+        self.effects.append(Tell(key, CoordinatorEnvelope(run_id, self.now_ms, body)))
 
     def release(self, row: TaskRow, reason: str) -> None:
         """Tell the agent to forget the task, if it was ever handed to it."""

@@ -1,0 +1,79 @@
+"""Tasks that handlers call: tasks of the same run that no plan has."""
+
+from __future__ import annotations
+
+import hashlib
+
+from holdfast.coordinator.engine.graph import call_node
+from holdfast.coordinator.engine.inputs import Arrival
+from holdfast.coordinator.engine.run.cancelling import ask_to_cancel, cut
+from holdfast.coordinator.engine.run.dispatch import dispatch
+from holdfast.coordinator.engine.run.failing import failure_of
+from holdfast.coordinator.engine.run.rows import new_task
+from holdfast.coordinator.engine.run.transition import Transition
+from holdfast.coordinator.engine.state import CALLED
+from holdfast.schemas.errors import Undecodable, Unencodable
+from holdfast.schemas.records import (
+    Ask,
+    AskEntry,
+    CallAsk,
+    CallSpec,
+    Failure,
+    FailureKind,
+    TaskEntry,
+    TaskState,
+)
+from holdfast.schemas.resolution import ResolvedTask
+
+__all__ = ["call_id", "cancel", "start"]
+
+
+def call_id(ask: Ask) -> str:
+    """Return the id of the task that an ask calls: no plan can have such a one."""
+    parts = f"{ask.task_id}\x00{ask.name}\x00{ask.key}".encode()
+    return CALLED + hashlib.sha256(parts).hexdigest()[:16]
+
+
+def start(t: Transition, arrival: Arrival, entry: AskEntry, what: CallAsk) -> Failure | None:
+    """Start the task that a handler calls; return why it cannot be."""
+    resolved, values = arrival.resolved, t.scope.values
+    assert isinstance(resolved, ResolvedTask), "the service has looked it up"
+    name = f"{what.agent}.{what.task}"
+    try:
+        document = values.document(what.input)
+        data = values.encode(resolved.input_schema_id, {} if document is None else document)
+    except (Undecodable, Unencodable) as error:
+        return failure_of(FailureKind.SCHEMA, f"the input of {name} does not fit: {error}")
+    task = _task(entry.ask, what, resolved)
+    task.row.input = values.payload(t.run_id, data)
+    entry.child = task.row.task_id
+    dispatch(t, call_node(task), task, task.row.input)
+    return None
+
+
+def _task(ask: Ask, what: CallAsk, resolved: ResolvedTask) -> TaskEntry:
+    spec = CallSpec(
+        caller=ask.task_id,
+        name=ask.name,
+        key=ask.key,
+        input_schema_id=resolved.input_schema_id,
+        retry=what.retry or resolved.retry,
+        timeout_ms=resolved.timeout_ms if what.timeout_ms is None else what.timeout_ms,
+        queue_timeout_ms=resolved.queue_timeout_ms,
+    )
+    task = new_task(what.agent, what.task, call_id(ask))
+    task.row.order_key = what.order_key
+    task.call = spec
+    return task
+
+
+def cancel(t: Transition, entry: AskEntry) -> None:
+    """Nobody waits for a called task any more: let it end."""
+    task = t.task(entry.child or "")
+    if task is None:
+        return
+    if task.row.state is TaskState.DISPATCHED:
+        ask_to_cancel(t, task, FailureKind.UPSTREAM)
+    elif task.row.state is not TaskState.CANCELLING:
+        cut(t, task, FailureKind.UPSTREAM)
+        t.overlay.put(task.row.task_id, None)
