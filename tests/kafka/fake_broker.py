@@ -13,6 +13,7 @@ from collections.abc import Collection
 from types import SimpleNamespace
 from typing import Any
 
+from aiokafka import errors as kafka_errors
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import (
     AddOffsetsToTxnRequest,
@@ -32,6 +33,16 @@ from holdfast.bus.settings import KafkaSettings
 SLOT = Slot("ns.group", 3)
 NAMES = ("in", "out", "journal")
 TOPICS = {name: TopicInfo(name, 4, Cleanup.CONSUMED, 1_000_000) for name in NAMES}
+
+
+class OlderThanKip664:
+    """The shared client of a cluster whose brokers cannot be asked about transactions."""
+
+    async def coordinator_lookup(self, kind: Any, key: str) -> int:
+        return 0
+
+    async def send(self, node: int, request: Any) -> Any:
+        raise kafka_errors.IncompatibleBrokerVersion(type(request).__name__)
 
 
 class FakeBroker:
@@ -77,7 +88,7 @@ class FakeBroker:
     async def writer(self, **settings: Any) -> KafkaWriter:
         """Return an open writer of `SLOT` on this broker."""
         made = KafkaSettings(("nowhere:1",), **settings)
-        cluster = Cluster(None, made)
+        cluster = Cluster(OlderThanKip664(), made)
         cluster.known.update(TOPICS)
         writer = KafkaWriter(SLOT, cluster, made, self.producer)
         await writer.open()

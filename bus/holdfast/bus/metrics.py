@@ -12,6 +12,7 @@ __all__ = [
     "FORWARDED",
     "LAG",
     "LOOP_STALL_SECONDS",
+    "MARKERS_WRITTEN",
     "RESTORED_RECORDS",
     "RESTORE_SECONDS",
     "SLOTS_OWNED",
@@ -48,6 +49,10 @@ FORWARDED = Counter(
 )
 LAG = Gauge(
     "holdfast_lag_records", "Records the group has not yet consumed", ["topic", "partition"]
+)
+MARKERS_WRITTEN = Counter(
+    "holdfast_kafka_markers_written_total",
+    "Ends of transactions that a broker had lost, and that were written in its stead",
 )
 LOOP_STALL_SECONDS = Gauge(
     "holdfast_event_loop_stall_seconds", "The longest stall of the event loop in the last 10 s"

@@ -125,6 +125,18 @@ class Cluster:
                 raise missing(topic)
         return {topic: found[topic].leaders for topic in topics}
 
+    @property
+    def client(self) -> AIOKafkaClient:
+        """The shared client."""
+        return self._client
+
+    async def all_leaders(self, also: Collection[str] = ()) -> dict[str, dict[int, int]]:
+        """Return each partition's leader (-1: none) of every topic, of internal ones if named."""
+        found = await self._metadata(None)
+        if also:
+            found |= await self._metadata(list(also))
+        return {name: topic.leaders for name, topic in found.items()}
+
     async def _metadata(self, topics: list[str] | None) -> dict[str, _Topic]:
         # Describing must not create: brokers may be set to create topics on the first mention.
         response = await self.send(None, MetadataRequest(topics, allow_auto_topic_creation=False))

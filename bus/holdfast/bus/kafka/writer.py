@@ -45,6 +45,7 @@ from holdfast.bus.kafka.clients import (
     transactional_producer,
 )
 from holdfast.bus.kafka.cluster import Cluster
+from holdfast.bus.kafka.hanging import end_hanging, last_transaction
 from holdfast.bus.kafka.verdict import BatchFailed, EndTap, verdict
 from holdfast.bus.port import Record, Slot, TopicPartition
 from holdfast.bus.settings import KafkaSettings
@@ -102,9 +103,11 @@ class KafkaWriter:
     async def open(self) -> None:
         """Fence all older writers of the slot; raises `BusUnavailable`.
 
-        InitProducerId is answered only after what an older one had begun is committed or aborted.
+        InitProducerId is answered only after what an older one had begun is committed or aborted;
+        where a broker has lost the markers of that, they are written now (see `hanging`).
         """
         name = transactional_id(self._slot)
+        last = await last_transaction(self._cluster, name)
 
         async def start(producer: Any) -> None:
             self._tap = EndTap()
@@ -117,6 +120,8 @@ class KafkaWriter:
             start,
             within_s=self._settings.operation_timeout_s,
         )
+        if last is not None:
+            await end_hanging(self._cluster, name, last)
 
     def check(self, record: Record) -> None:
         """Raise `Rejected` if the bus would not take `record`."""

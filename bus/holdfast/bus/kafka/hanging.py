@@ -1,0 +1,211 @@
+"""Transactions that a broker has ended without saying so where their records stand.
+
+A broker that comes back may find the end of a transaction decided (`PrepareCommit`) and have its
+marker to write into partitions that have no leader yet. Kafka 4.0 to 4.3 takes these for deleted,
+writes nothing, and calls the transaction complete (KAFKA-20734). Nobody can read past it then, for
+ever: readers of committed records stand still, the group's offset stays unstable. The broker that
+was the only one for its partitions is killed inside a commit: 1 in some 50 times on a busy machine.
+
+The writer of a slot mends what its forerunner left, when it is opened:
+
+1. Before it fences: ask the coordinator how the last transaction of this id stands.
+2. Fence (InitProducerId). From here on nothing of an older epoch is at work any more.
+3. Ask the leaders which transactions of this producer id are still open in their partitions.
+   If 1. said that the last one is complete, these hang; they end as it did: the missing marker is
+   written, as the coordinator should have (WriteTxnMarkers; `kafka-transactions.sh abort` does the
+   same, but can only abort: that would tear what was committed).
+
+A commit whose answer we had is followed by others under the same epoch; none of them was aborted,
+since an abort ends a writer: so all that hangs under a completed epoch ends as its last one. What
+cannot be told (another process opened in between, and died) or may not be done is left alone and
+told loudly, with the remedy.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from aiokafka import errors as kafka_errors
+from aiokafka.client import CoordinationType
+
+from holdfast.bus import metrics
+from holdfast.bus.kafka.cluster import Cluster
+from holdfast.bus.kafka.hanging_protocol import (
+    DescribeProducersRequest,
+    DescribeTransactionsRequest,
+    Marker,
+    WriteTxnMarkers,
+)
+from holdfast.bus.port import TopicPartition
+
+__all__ = ["Ended", "Hanging", "end_hanging", "last_transaction"]
+
+logger = logging.getLogger(__name__)
+
+OFFSETS_TOPIC = "__consumer_offsets"
+COMPLETE = {"CompleteCommit": True, "CompleteAbort": False}
+NO_SUCH_ID = 105
+UNSPEAKABLE = (
+    kafka_errors.ClusterAuthorizationFailedError.errno,
+    kafka_errors.TransactionalIdAuthorizationFailed.errno,
+    kafka_errors.UnsupportedVersionError.errno,
+)
+
+
+class Ended(NamedTuple):
+    """How the last transaction of an id stood. `committed` None: it was not complete."""
+
+    producer_id: int
+    producer_epoch: int
+    committed: bool | None
+
+
+class Hanging(NamedTuple):
+    """A transaction that is open in a partition although it has ended."""
+
+    partition: TopicPartition
+    producer_epoch: int
+    coordinator_epoch: int
+    start_offset: int
+
+
+async def last_transaction(cluster: Cluster, transactional_id: str) -> Ended | None:
+    """Return how the last transaction of an id stands; None: there was none, or nobody may ask.
+
+    Raises `BusUnavailable`.
+    """
+
+    async def ask() -> Ended | None:
+        node = await cluster.client.coordinator_lookup(
+            CoordinationType.TRANSACTION, transactional_id
+        )
+        try:
+            response = await cluster.send(node, DescribeTransactionsRequest(transactional_id))
+        except (NotImplementedError, kafka_errors.IncompatibleBrokerVersion):
+            return None
+        (state,) = response.states
+        code, _, name, _, _, producer_id, epoch, *_ = state
+        if code == NO_SUCH_ID or code in UNSPEAKABLE:
+            return None
+        if code:
+            raise kafka_errors.for_code(code)(transactional_id)
+        return Ended(producer_id, epoch, COMPLETE.get(name))
+
+    return await cluster.call(f"asking how {transactional_id} stands", ask)
+
+
+async def end_hanging(cluster: Cluster, transactional_id: str, last: Ended) -> list[Hanging]:
+    """End what hangs of the writers before this one, which has fenced them; return it.
+
+    Raises `BusUnavailable`.
+    """
+    what = f"looking for what {transactional_id} left open"
+    found = await cluster.call(what, lambda: _open_of(cluster, last.producer_id))
+    ended = []
+    for hanging in found:
+        if hanging.producer_epoch > last.producer_epoch:
+            continue  # somebody has fenced this writer already, and is at work
+        committed = _outcome(hanging, last)
+        if committed is None:
+            _tell(transactional_id, hanging, "its outcome is not known any more")
+            continue
+        epochs = hanging.producer_epoch, max(0, hanging.coordinator_epoch)
+        marker = Marker(last.producer_id, *epochs, committed)
+        problem = await cluster.call(what, lambda m=marker, h=hanging: _write(cluster, m, h))  # type: ignore[misc]
+        if problem is not None:
+            _tell(transactional_id, hanging, problem)
+            continue
+        metrics.MARKERS_WRITTEN.inc()
+        logger.warning(
+            "%s: a broker lost the end of a transaction in %s-%d (from offset %d): it was %s, and "
+            "is so there too now",
+            transactional_id,
+            *hanging.partition,
+            hanging.start_offset,
+            "committed" if committed else "aborted",
+        )
+        ended.append(hanging)
+    return ended
+
+
+def _outcome(hanging: Hanging, last: Ended) -> bool | None:
+    """Return whether it was committed; None where that cannot be told."""
+    if hanging.producer_epoch == last.producer_epoch:
+        return last.committed
+    # A coordinator that aborts by itself, after the time-out, raises the epoch with it.
+    if hanging.producer_epoch == last.producer_epoch - 1 and last.committed is False:
+        return False
+    return None
+
+
+def _tell(transactional_id: str, hanging: Hanging, problem: str) -> None:
+    topic, partition = hanging.partition
+    logger.error(
+        "%s: a transaction of an older writer hangs in %s-%d (from offset %d): nobody reads past "
+        "it. It cannot be ended from here (%s). See `kafka-transactions.sh --bootstrap-server … "
+        "find-hanging`, and docs/howto/recover.md on hanging transactions before you abort it",
+        transactional_id,
+        topic,
+        partition,
+        hanging.start_offset,
+        problem,
+    )
+
+
+async def _open_of(cluster: Cluster, producer_id: int) -> list[Hanging]:
+    found: list[Hanging] = []
+    for node, topics in (await _partitions(cluster)).items():
+        try:
+            response = await cluster.send(node, DescribeProducersRequest(topics))
+        except (NotImplementedError, kafka_errors.IncompatibleBrokerVersion):
+            return []
+        found += _open_in(response, producer_id)
+    return found
+
+
+def _open_in(response: Any, producer_id: int) -> Iterator[Hanging]:
+    for topic, partitions, _ in response.topics:
+        for partition, code, _, producers, _ in partitions:
+            if code in (kafka_errors.TopicAuthorizationFailedError.errno, 3):
+                continue
+            if code:
+                raise kafka_errors.for_code(code)(f"{topic}-{partition}")
+            for producer, epoch, _, _, coordinator_epoch, start, _ in producers:
+                if producer == producer_id and start >= 0:
+                    where = TopicPartition(topic, partition)
+                    yield Hanging(where, epoch, coordinator_epoch, start)
+
+
+async def _partitions(cluster: Cluster) -> dict[int, dict[str, list[int]]]:
+    """Return all partitions by leader; the topic of the groups' offsets is one that counts."""
+    topics = await cluster.all_leaders(also=(OFFSETS_TOPIC,))
+    nodes: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for topic, leaders in topics.items():
+        for partition, leader in leaders.items():
+            if leader >= 0:
+                nodes[leader][topic].append(partition)
+    return nodes
+
+
+async def _write(cluster: Cluster, marker: Marker, hanging: Hanging) -> str | None:
+    """Write a marker; return why it may not be written."""
+    topic, partition = hanging.partition
+    leader = (await cluster.all_leaders(also=(OFFSETS_TOPIC,)))[topic].get(partition, -1)
+    if leader < 0:
+        raise kafka_errors.LeaderNotAvailableError(f"{topic}-{partition}")
+    try:
+        response = await cluster.send(leader, WriteTxnMarkers(marker, topic, partition))
+    except (NotImplementedError, kafka_errors.IncompatibleBrokerVersion) as error:
+        return str(error)
+    for _, topics, _ in response.markers:
+        for _, partitions, _ in topics:
+            for _, code, _ in partitions:
+                if code in UNSPEAKABLE:
+                    name = kafka_errors.for_code(code).__name__
+                    return f"{name}: it takes the right to act for the cluster"
+                if code:
+                    raise kafka_errors.for_code(code)(f"{topic}-{partition}")
+    return None
