@@ -54,6 +54,9 @@ PARTITION = 3
 START_MS = 1_700_000_000_000
 NO_JITTER = RetryPolicy(attempts=3, initial_ms=1_000, factor=2.0, max_ms=60_000, jitter=0.0)
 
+EMPTY = 2_000
+"""The id of the schema of an input without fields."""
+
 Handler = Callable[[TaskEnvelope], Any]
 
 
@@ -89,12 +92,15 @@ class FakeSchemas:
     """Schemas that are known, and those that come when they are waited for."""
 
     def __init__(self) -> None:
-        self.schemas: dict[int, Any] = {}
+        self.schemas: dict[int, Any] = {
+            OwnSchema.Json: "string",
+            EMPTY: {"type": "record", "name": "Empty", "fields": []},
+        }
         self.coming: dict[int, Any] = {}
         self.waited: list[int] = []
 
     def known(self, schema_id: int) -> Any | None:
-        return "string" if schema_id == OwnSchema.Json else self.schemas.get(schema_id)
+        return self.schemas.get(schema_id)
 
     async def find(self, schema_id: int, timeout_s: float) -> bool:
         self.waited.append(schema_id)
@@ -149,7 +155,7 @@ class FakeAgents:
 
     def manifests(self, agents: Collection[str]) -> Mapping[str, Manifest]:
         """Every agent there is has the task `work`."""
-        task = TaskManifest("work", OwnSchema.Json, OwnSchema.Json, NO_JITTER, None, None, "")
+        task = TaskManifest("work", EMPTY, OwnSchema.Json, NO_JITTER, None, None, "")
         return {
             name: Manifest(name, "i", "p", "1", "b", [task], 1, START_MS, START_MS)
             for name in agents

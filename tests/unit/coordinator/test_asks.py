@@ -1,4 +1,4 @@
-"""What handlers wait for: asks, their answers, and that nothing is asked, answered or left twice."""
+"""What handlers wait for: asks and their answers; nothing is asked, answered or left twice."""
 
 from __future__ import annotations
 
@@ -267,20 +267,13 @@ def test_a_called_task_is_tried_again_and_its_failure_is_the_answer() -> None:
     for _ in range(3):
         called = host.sent[-1][1]
         host.answer(called, outcome=Outcome.FAILED, failure=Raised().failure)
+        host.pump()
         host.pass_time(60_000)
     (reply,) = replies(host)
     assert reply.failure is not None
     assert reply.failure.message == "error raised"
     assert host.dead_letters == [], "its caller hears of it, and decides"
     assert host.last_run().type == "run.started"
-
-
-def test_what_cannot_be_called_is_told_to_the_caller() -> None:
-    host = begun()
-    host.agents.trouble = "no agent 'b' is known"
-    ask(host, call())
-    assert replies(host) == []
-    host.pump()
 
 
 async def test_an_agent_that_nobody_knows_is_looked_for_once_more() -> None:
@@ -299,10 +292,12 @@ def test_the_end_of_its_caller_cancels_a_called_task() -> None:
     called = host.sent[-1][1]
     host.answer(at_work(host), "done")
     host.pump()
-    assert host.last_run().type == "run.started", "the run waits for the end of what it started"
+    assert host.output() == "done", "nobody needs the end of what nobody waits for"
+    told = [c.action for _, c in host.controlled if c.task_id == called.task_id]
+    assert told == [ControlAction.CANCEL, ControlAction.RELEASE]
     host.answer(called, outcome=Outcome.CANCELLED)
     host.pump()
-    assert host.output() == "done"
+    assert host.events[-1].type == "result.ignored"
 
 
 def test_a_cancel_of_the_run_reaches_what_was_called() -> None:
@@ -337,13 +332,14 @@ def test_a_child_run_is_submitted_once_and_its_end_is_the_answer() -> None:
     assert child.deadline_ms == START_MS + 100_000
     host.deliver_bytes(record.value or b"", run_id)
     host.forwarded.clear()
-    host.work(given)
-    assert host.last_run(run_id).type == "run.succeeded"
+    host.pump()
+    host.answer(host.sent[-1][1], "made")
+    host.pump()
+    assert host.output(run_id) == "made"
     (told,) = host.forwarded
     host.deliver_bytes(told.value or b"", (told.key or b"").decode())
     host.pump()
-    assert len(replies(host)) == 1
-    assert replies(host)[0].failure is None
+    assert values(host) == ["made"]
 
 
 def test_a_refused_child_is_an_answer_too() -> None:

@@ -20,6 +20,7 @@ from holdfast.schemas.records import (
 __all__ = ["backoff_ms", "end_task", "fail_attempt", "failure_of", "give_up"]
 
 _EXHAUSTED = DeadLetterReason.EXHAUSTED
+_UNDECODABLE = FailureKind.UNDECODABLE
 DEAD_LETTER_REASONS: dict[FailureKind, DeadLetterReason | None] = {
     FailureKind.ERROR: _EXHAUSTED,
     FailureKind.TIMEOUT: _EXHAUSTED,
@@ -91,7 +92,8 @@ def give_up(
     `buried`: the record that nobody could read is one; a second would count it twice.
     """
     reason = DEAD_LETTER_REASONS[failure.kind]
-    if reason is not None and not (buried and failure.kind is FailureKind.UNDECODABLE):
+    heard = entry.call is not None  # its caller hears of it, and decides
+    if reason is not None and not heard and not (buried and failure.kind is _UNDECODABLE):
         t.park(entry.row, reason, failure)
     if not node.wait or t.ending or reason is None:
         return end_task(t, entry, TaskState.FAILED, failure)
