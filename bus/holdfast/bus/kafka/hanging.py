@@ -48,7 +48,10 @@ logger = logging.getLogger(__name__)
 OFFSETS_TOPIC = "__consumer_offsets"
 COMPLETE = {"CompleteCommit": True, "CompleteAbort": False}
 NO_SUCH_ID = 105
-UNSPEAKABLE = (
+UNSPOKEN = (RuntimeError, kafka_errors.IncompatibleBrokerVersion)
+"""What aiokafka raises for a request that a broker has no common version of; the first one is the
+nearest base of a class that says "not implemented"."""
+FORBIDDEN = (
     kafka_errors.ClusterAuthorizationFailedError.errno,
     kafka_errors.TransactionalIdAuthorizationFailed.errno,
     kafka_errors.UnsupportedVersionError.errno,
@@ -84,11 +87,11 @@ async def last_transaction(cluster: Cluster, transactional_id: str) -> Ended | N
         )
         try:
             response = await cluster.send(node, DescribeTransactionsRequest(transactional_id))
-        except (NotImplementedError, kafka_errors.IncompatibleBrokerVersion):
+        except UNSPOKEN:
             return None
         (state,) = response.states
         code, _, name, _, _, producer_id, epoch, *_ = state
-        if code == NO_SUCH_ID or code in UNSPEAKABLE:
+        if code == NO_SUCH_ID or code in FORBIDDEN:
             return None
         if code:
             raise kafka_errors.for_code(code)(transactional_id)
@@ -160,7 +163,7 @@ async def _open_of(cluster: Cluster, producer_id: int) -> list[Hanging]:
     for node, topics in (await _partitions(cluster)).items():
         try:
             response = await cluster.send(node, DescribeProducersRequest(topics))
-        except (NotImplementedError, kafka_errors.IncompatibleBrokerVersion):
+        except UNSPOKEN:
             return []
         found += _open_in(response, producer_id)
     return found
@@ -198,12 +201,12 @@ async def _write(cluster: Cluster, marker: Marker, hanging: Hanging) -> str | No
         raise kafka_errors.LeaderNotAvailableError(f"{topic}-{partition}")
     try:
         response = await cluster.send(leader, WriteTxnMarkers(marker, topic, partition))
-    except (NotImplementedError, kafka_errors.IncompatibleBrokerVersion) as error:
+    except UNSPOKEN as error:
         return str(error)
     for _, topics, _ in response.markers:
         for _, partitions, _ in topics:
             for _, code, _ in partitions:
-                if code in UNSPEAKABLE:
+                if code in FORBIDDEN:
                     name = kafka_errors.for_code(code).__name__
                     return f"{name}: it takes the right to act for the cluster"
                 if code:
