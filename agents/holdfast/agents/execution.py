@@ -25,9 +25,17 @@ from holdfast.agents.step_results import is_async
 from holdfast.agents.steps import Begun, StepJournal, Steps, idempotency_key
 from holdfast.bus.port import Environment
 from holdfast.schemas import DoesNotFit, Undecodable, Unencodable, UnknownSchema
-from holdfast.schemas.records import Failure, FailureKind, Outcome, StepKind, TaskEnvelope
+from holdfast.schemas.records import (
+    AskBody,
+    Failure,
+    FailureKind,
+    Outcome,
+    Payload,
+    StepKind,
+    TaskEnvelope,
+)
 
-__all__ = ["EffectCall", "Execution", "Handler", "Interrupt", "Tools"]
+__all__ = ["AskCall", "EffectCall", "Execution", "Handler", "Interrupt", "Tools"]
 
 T = TypeVar("T")
 
@@ -83,6 +91,22 @@ class EffectCall:
     idempotent: bool
 
 
+@dataclass(frozen=True, slots=True)
+class AskCall:
+    """Something that a handler waits for.
+
+    `arguments` tell one from another; `what` makes the ask when it is new; `failed` makes the
+    error of a failure, `decode` the value of a result.
+    """
+
+    name: str
+    key: str
+    arguments: tuple[Any, ...]
+    what: Callable[[], Coroutine[Any, Any, AskBody]]
+    failed: Callable[[Failure], Exception]
+    decode: Callable[[Payloads, Payload], Coroutine[Any, Any, Any]]
+
+
 Procedure = Generator[Body | Coroutine[Any, Any, Any], Any, Any]
 """What a step does, written once: bodies to call and coroutines to wait for, which an asynchronous
 handler carries out on the loop and a synchronous one from its thread."""
@@ -108,9 +132,16 @@ class Execution:
         self._interrupt: Interrupt | None = None
         self._task: asyncio.Task[Any] | None = None
         self._loop = asyncio.get_running_loop()
+        self.bodies = 0
+        """How many functions of steps and effects run now."""
         self._threads: set[asyncio.Future[Any]] = set()
         self._requests: set[concurrent.futures.Future[Any]] = set()
         self._started_ms = tools.environment.now_ms()
+
+    @property
+    def timeout_s(self) -> float:
+        """How long the attempt may hold a place; 0: no limit."""
+        return (self._envelope.timeout_ms or 0) / 1000
 
     async def run(self) -> Ending | None:
         """Return how the attempt ended; None when there is nothing to be told."""
@@ -205,7 +236,7 @@ class Execution:
         if not thread.cancelled():
             thread.exception()  # whoever waited for it may be gone: it counts as seen
 
-    def ask(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    def on_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """From a handler's thread: run `coroutine` on the loop and wait for it.
 
         Raises `asyncio.CancelledError`, which `except Exception` does not catch, once the attempt
@@ -267,6 +298,21 @@ class Execution:
             raise
         return (yield self._steps.commit(begun, StepKind.EFFECT, value, started_ms))
 
+    def ask(self, call: AskCall) -> Procedure:
+        """Ask the coordinator for something, once; return or raise the answer."""
+        if self._interrupt is not None:
+            raise asyncio.CancelledError  # it was caught once; the attempt is over all the same
+        begun = self._steps.begin_ask(call.name, call.key, call.arguments)
+        found = begun.found
+        if found is None:
+            what = yield call.what()
+            yield self._steps.ask(begun, what)
+        if found is None or found.kind is not StepKind.ANSWER:
+            found = yield self._steps.answer(begun)
+        if found.failure is not None:
+            raise call.failed(found.failure)
+        return (yield call.decode(self._tools.payloads, found.result))
+
     async def drive(self, procedure: Procedure) -> Any:
         """Carry out a procedure on the loop."""
         value, error = None, None
@@ -299,13 +345,19 @@ class Execution:
             value, error = None, None
             try:
                 if isinstance(operation, Body):
-                    value = operation.call()
-                    if inspect.isawaitable(value):
-                        value = self.ask(_await(value))
+                    value = self._body_in_thread(operation)
                 else:
-                    value = self.ask(operation)
+                    value = self.on_loop(operation)
             except BaseException as raised:  # noqa: BLE001 it is the procedure's to deal with
                 error = raised
+
+    def _body_in_thread(self, body: Body) -> Any:
+        self.bodies += 1
+        try:
+            value = body.call()
+            return self.on_loop(_await(value)) if inspect.isawaitable(value) else value
+        finally:
+            self.bodies -= 1
 
     def _begin(
         self, name: str, key: str, function: Callable[..., Any], arguments: tuple[Any, ...]
@@ -315,6 +367,15 @@ class Execution:
         return self._steps.begin(name, key, function, arguments)
 
     async def _body(self, body: Body) -> Any:
+        await self._steps.rise()
+        self.bodies += 1
+        try:
+            return await self._call_body(body)
+        finally:
+            self.bodies -= 1
+            self._steps.ended()
+
+    async def _call_body(self, body: Body) -> Any:
         if is_async(body.function):
             return await body.call()
         value = await self._blocking(body.call)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +29,8 @@ from holdfast.agents.ledger import (
 )
 from holdfast.agents.metrics import AgentMetrics
 from holdfast.agents.places import Places
+from holdfast.agents.resting import Resting
+from holdfast.agents.run_journal import RunJournal
 from holdfast.agents.runs import Run, Runs
 from holdfast.agents.wire import (
     AgentTopics,
@@ -45,6 +47,8 @@ from holdfast.bus.slot.machine import Change, Commit, Opened, SlotControl
 from holdfast.schemas import Undecodable, Unencodable, decode
 from holdfast.schemas.records import (
     AgentJournal,
+    Ask,
+    AskBody,
     ControlAction,
     ControlEnvelope,
     Failure,
@@ -96,6 +100,7 @@ class AgentMachine:
             setup.topics, setup.agent, setup.identity.build_id, control.journal
         )
         self._runs = Runs(setup.places, self._report)
+        self.resting = Resting(setup.places, self._runs)
         self._waiters: dict[StepWrite, asyncio.Future[None]] = {}
         self._progress: dict[Run, _Progress] = {}
         self._expire_at_ms = 0
@@ -198,7 +203,9 @@ class AgentMachine:
     # --- Claimant ------------------------------------------------------------------------------
 
     def take_place(self) -> bool:
-        """Start the next task that may run beside others."""
+        """Let the next run go on that has its answer, or the next task start."""
+        if self.resting.take_place():
+            return True
         while (entry := self._ledger.next_startable()) is not None:
             if self._start(entry, alone=False):
                 return True
@@ -252,6 +259,9 @@ class AgentMachine:
             return
         if control.action is ControlAction.RELEASE:
             self._ledger.release(control, received.position)
+            return
+        if control.action is ControlAction.REPLY:
+            self._ledger.reply(control, received.position, now_ms)
             return
         entry = self._ledger.cancel(control, received.position, now_ms)
         run = None if entry is None else self._runs.get(entry)
@@ -315,6 +325,7 @@ class AgentMachine:
             waiter = self._waiters.pop(write, None)
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)
+            self._answered(draft, write)
         entry = draft.entry
         if _is_poison(draft):
             self._setup.metrics.poison.inc()
@@ -324,10 +335,17 @@ class AgentMachine:
             if run is not None and run.execution is None:
                 if self._ledger.accepted(entry, self._now_s()):
                     self._launch(run)
-            elif run is not None and run.seat.alone and not entry.alone:
+            elif run is not None and run.seat and run.seat.alone and not entry.alone:
                 self._setup.places.share(run.seat)
         if self._ledger.has_startable():
             self._offer()
+
+    def _answered(self, draft: Draft, write: StepWrite) -> None:
+        run = None if draft.entry is None else self._runs.get(draft.entry)
+        if write.control is not None and run is not None:
+            answer = run.waits.get((write.name, write.key))
+            if answer is not None and not answer.done():
+                answer.set_result(None)
 
     # --- handlers ------------------------------------------------------------------------------
 
@@ -357,7 +375,7 @@ class AgentMachine:
         execution = Execution(
             self._setup.handlers[envelope.task],
             envelope,
-            _RunJournal(self, run),
+            RunJournal(self, run),
             self._setup.tools,
             partial(self._take_progress, run),
         )
@@ -367,7 +385,10 @@ class AgentMachine:
         entry = run.entry
         if self._lost or entry.attempt != run.attempt:
             return
-        if ending is None:
+        if ending is None and run.slept_on is not None:
+            self._ledger.fall_asleep(entry, run.slept_on)
+            self._offer()
+        elif ending is None:
             self._ledger.give_back(entry)
         elif entry.phase in (Phase.RUNNING, Phase.STARTING):
             if not ending.finished_ms:
@@ -402,11 +423,24 @@ class AgentMachine:
 
     # --- what a run may ask --------------------------------------------------------------------
 
-    async def write_step(self, run: Run, name: str, key: str, entry: StepEntry | None) -> None:
-        """Return once a step is committed."""
+    async def ask(self, run: Run, entry: StepEntry, what: AskBody) -> None:
+        """Return once an ask is committed, here and for the coordinator."""
+        ask = Ask(run.entry.task_id, run.attempt, entry.name, entry.key, what)
+        record = self._records.ask(run.entry, ask, self._environment.now_ms())
+        await self.write_step(run, entry.name, entry.key, entry, record)
+
+    async def write_step(
+        self,
+        run: Run,
+        name: str,
+        key: str,
+        entry: StepEntry | None,
+        record: Record | None = None,
+    ) -> None:
+        """Return once a step is committed, and `record` with it."""
         if not run.live or self._lost or run.entry.phase is not Phase.RUNNING:
             raise asyncio.CancelledError
-        write = self._ledger.write_step(run.entry, name, key, entry)
+        write = self._ledger.write_step(run.entry, name, key, entry, record)
         waiter = self._waiters[write] = asyncio.get_running_loop().create_future()
         self._control.wake()
         try:
@@ -438,28 +472,6 @@ class AgentMachine:
             raise asyncio.CancelledError from None
         if not run.live or self._lost:
             raise asyncio.CancelledError
-
-
-class _RunJournal:
-    """The steps of one run; implements `StepJournal`."""
-
-    def __init__(self, machine: AgentMachine, run: Run) -> None:
-        self._machine = machine
-        self._run = run
-
-    def find(self, name: str, key: str) -> StepEntry | None:
-        with self._machine.readable(self._run):
-            return self._run.entry.steps.get((name, key))
-
-    def all(self) -> Collection[StepEntry]:
-        with self._machine.readable(self._run):
-            return list(self._run.entry.steps.values())
-
-    async def write(self, name: str, key: str, entry: StepEntry | None) -> None:
-        await self._machine.write_step(self._run, name, key, entry)
-
-    async def prove(self) -> None:
-        await self._machine.prove(self._run)
 
 
 def _interrupt_for(reason: str) -> Interrupt:

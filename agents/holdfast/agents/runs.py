@@ -27,16 +27,27 @@ GRACE_S = 5.0
 
 @dataclass(eq=False, slots=True)
 class Run:
-    """One body of one attempt. `reported`: how its attempt ended is known to the ledger."""
+    """One body of one attempt. `reported`: how its attempt ended is known to the ledger.
+
+    `seat` is None while it rests (see `resting`), `waits` are the asks that it waits for, `risen`
+    is there while it has an answer and no place yet. `slept_on`: what it waited for when its body
+    was dropped.
+    """
 
     entry: Entry
     attempt: int
-    seat: Seat
+    seat: Seat | None
     execution: Execution | None = None
     task: asyncio.Task[None] | None = None
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
     reported: bool = False
     progressed_s: float = float("-inf")
+    waits: dict[tuple[str, str], asyncio.Future[None]] = field(default_factory=dict)
+    rests: int = 0
+    risen: asyncio.Future[None] | None = None
+    slept_on: tuple[tuple[str, str], ...] | None = None
+    left_s: float | None = None
+    clock: asyncio.TimerHandle | None = None
 
     @property
     def live(self) -> bool:
@@ -73,15 +84,32 @@ class Runs:
         loop = asyncio.get_running_loop()
         run.task = loop.create_task(self._work(run, execution))
         if timeout_ms is not None:
-            failure = Failure(
-                FailureKind.TIMEOUT,
-                "TimeoutError",
-                f"the handler ran longer than {timeout_ms / 1000:g} s",
-                "",
-                retryable=True,
-            )
-            interrupt = Interrupt(Outcome.FAILED, failure)
-            run.timers.append(loop.call_later(timeout_ms / 1000, self.interrupt, run, interrupt))
+            run.left_s = timeout_ms / 1000
+            self.start_clock(run)
+
+    def start_clock(self, run: Run) -> None:
+        """Let the time of an attempt run (on)."""
+        if run.left_s is not None and run.clock is None:
+            loop = asyncio.get_running_loop()
+            run.clock = loop.call_later(run.left_s, self._timed_out, run)
+
+    def stop_clock(self, run: Run) -> None:
+        """Let it stand still."""
+        if run.clock is not None:
+            run.left_s = max(0.0, run.clock.when() - asyncio.get_running_loop().time())
+            run.clock.cancel()
+            run.clock = None
+
+    def _timed_out(self, run: Run) -> None:
+        assert run.execution is not None, "its clock runs"
+        failure = Failure(
+            FailureKind.TIMEOUT,
+            "TimeoutError",
+            f"the handler ran longer than {run.execution.timeout_s:g} s",
+            "",
+            retryable=True,
+        )
+        self.interrupt(run, Interrupt(Outcome.FAILED, failure))
 
     def interrupt(self, run: Run, interrupt: Interrupt) -> None:
         """Ask a handler to end; one that never started ends here."""
@@ -122,17 +150,21 @@ class Runs:
         self._gone(run)
 
     def _gone(self, run: Run) -> None:
+        self.stop_clock(run)
         for timer in run.timers:
             timer.cancel()
         self._bodies.pop(run, None)
         if self._current.get(run.entry) is run:
             del self._current[run.entry]
-        self._places.stand_up(run.seat)
+        if run.seat is not None:
+            self._places.stand_up(run.seat)
 
     def _outlived(self, run: Run) -> None:
         if run.reported or run.execution is None:
             return
-        run.reported = run.seat.stuck = True
+        run.reported = True
+        if run.seat is not None:
+            run.seat.stuck = True
         logger.warning(
             "task %s#%d does not end %g s after it was asked to; its attempt is closed, its place "
             "stays taken until it ends",

@@ -22,6 +22,7 @@ from holdfast.agents.errors import (
 from holdfast.agents.payloads import Payloads
 from holdfast.agents.step_results import ResultCodec, digest, result_codec
 from holdfast.schemas.records import (
+    AskBody,
     BlobReference,
     Payload,
     StepEntry,
@@ -56,6 +57,22 @@ class StepJournal(Protocol):
 
     async def prove(self) -> None:
         """Return once the slot's ownership was just proven."""
+        ...
+
+    async def ask(self, name: str, key: str, entry: StepEntry, what: AskBody) -> None:
+        """Return once `entry` is committed, and the ask with it."""
+        ...
+
+    async def answer(self, name: str, key: str) -> StepEntry:
+        """Return the answer to an ask once it is committed."""
+        ...
+
+    async def rise(self) -> None:
+        """Return once the execution has a place, if it had given it up while it waited."""
+        ...
+
+    def ended(self) -> None:
+        """A body has ended: perhaps only asks are left."""
         ...
 
 
@@ -116,6 +133,31 @@ class Steps:
                 )
             )
         return Begun(name, key, result_codec(function), asked, found)
+
+    def begin_ask(self, name: str, key: str, arguments: tuple[Any, ...]) -> Begun:
+        """Take note of an ask; raises as `begin`."""
+        return self.begin(name, key, _no_result, arguments)
+
+    async def ask(self, begun: Begun, what: AskBody) -> None:
+        """Journal an ask, and send it."""
+        if self.parked is not None:
+            raise self.parked
+        entry = self._entry(begun, StepKind.ASK, None, self._now_ms())
+        await self._journal.ask(begun.name, begun.key, entry, what)
+
+    async def answer(self, begun: Begun) -> StepEntry:
+        """Return the answer to an ask, however long it takes."""
+        entry = await self._journal.answer(begun.name, begun.key)
+        self._summarize(entry)
+        return entry
+
+    async def rise(self) -> None:
+        """See `StepJournal`."""
+        await self._journal.rise()
+
+    def ended(self) -> None:
+        """See `StepJournal`."""
+        self._journal.ended()
 
     async def replay(self, begun: Begun) -> Any:
         """Return the journaled result of a step that has one."""
@@ -225,6 +267,10 @@ def _check_identity(name: str, key: str) -> None:
         raise DefinitionError(
             f"step {name!r}, key {key!r}: not all of it is Unicode text"
         ) from None
+
+
+def _no_result() -> None:
+    """Stands for the function of an ask, which has none."""
 
 
 def _size(payload: Payload) -> int:

@@ -12,6 +12,7 @@ from holdfast.bus.port import Headers, Received, Record
 from holdfast.schemas import Undecodable, encode
 from holdfast.schemas.records import (
     AgentJournal,
+    Ask,
     CoordinatorEnvelope,
     DeadLetter,
     DeadLetterReason,
@@ -169,6 +170,19 @@ class RecordMaker:
         body = TaskProgress(envelope.task_id, entry.attempt, message, fraction)
         value = encode(CoordinatorEnvelope(envelope.run_id, now_ms, body))
         about = TaskHeaders(envelope.run_id, envelope.task_id, entry.attempt, envelope.reply_key)
+        return Record(
+            self._topics.coordinator,
+            envelope.reply_key.encode(),
+            value,
+            about.headers(entry.trace),
+        )
+
+    def ask(self, entry: Entry, ask: Ask, now_ms: int) -> Record:
+        """Return an ask on its way to the coordinator."""
+        envelope = entry.envelope
+        assert envelope is not None
+        value = encode(CoordinatorEnvelope(envelope.run_id, now_ms, ask))
+        about = TaskHeaders(envelope.run_id, ask.task_id, ask.attempt, envelope.reply_key)
         return Record(
             self._topics.coordinator,
             envelope.reply_key.encode(),

@@ -31,6 +31,7 @@ class Book:
         self._behind_body: dict[str, Entry] = {}
         self._open_bytes = 0
         self._open_tasks = 0
+        self._asleep = 0
         self.order = OrderKeys()
 
     def __iter__(self) -> Iterator[Entry]:
@@ -57,6 +58,17 @@ class Book:
         """Take in an attempt that waits for its turn."""
         self._entries[entry.name] = entry
         self._open_tasks += 1
+        self._open_bytes += entry.size_bytes
+        self.consider(entry)
+
+    def sleep(self, entry: Entry) -> None:
+        """It waits for an answer, outside of memory: it keeps no other from being read."""
+        self._asleep += 1
+        self._open_bytes -= entry.size_bytes
+
+    def wake(self, entry: Entry) -> None:
+        """Its answer is there, or its end."""
+        self._asleep -= 1
         self._open_bytes += entry.size_bytes
         self.consider(entry)
 
@@ -126,7 +138,7 @@ class Book:
         Tasks that wait for another one's next attempt do not count: its record stands behind
         them, in the very partition that would pause.
         """
-        tasks, size = self._open_tasks, self._open_bytes
+        tasks, size = self._open_tasks - self._asleep, self._open_bytes
         if tasks < OPEN_TASKS_MAX - POLL_RECORDS and size < OPEN_BYTES_MAX:
             return False
         for entry in self.order.behind_failed():

@@ -66,7 +66,9 @@ class Closing:
             entry.written = max(entry.written, wanted)
             self._steps_written(entry, draft)
 
-        draft = Draft(apply, partial(self._refused, entry, now_ms), writes, entry, steps)
+        asked = [step.record for step in steps if step.record is not None]
+        refuse = partial(self._refused, entry, now_ms)
+        draft = Draft(apply, refuse, writes, entry, steps, records=asked)
         return draft
 
     def close(self, entry: Entry, now_ms: int) -> Draft:
@@ -110,7 +112,10 @@ class Closing:
             self._outbox.put([(key, None) for key in keys[start : start + TOMBSTONES_MAX]])
 
     def _fail(self, entry: Entry, ending: Ending, now_ms: int) -> Draft:
-        steps, entry.writes = _take_steps(entry), []  # a step that is not committed runs again
+        # A step that is not committed runs again; an answer would not come again.
+        answers = [step for step in entry.writes if step.control is not None]
+        entry.writes = [step for step in entry.writes if step.control is None]
+        steps, entry.writes = answers + _take_steps(entry), []
         writes: list[Write] = [
             (step_key(entry.name, step.name, step.key), step.entry) for step in steps
         ]
@@ -165,6 +170,10 @@ class Closing:
             else:
                 entry.steps[step.name, step.key] = step.entry
                 entry.resumes_since_step, entry.alone = 0, False
+        if entry.roused and entry.phase is Phase.ASLEEP:
+            entry.roused = False
+            entry.move(Phase.WAITING)
+            self._book.wake(entry)
 
     def _failed(self, entry: Entry) -> None:
         strict = entry.strict

@@ -13,6 +13,8 @@
                       +------------------------------+ failure, cancelled
 
 STARTING and RUNNING go back to WAITING when the slot is given up, or an attempt is superseded.
+RUNNING goes to ASLEEP when its handler only waits for answers, and its body was dropped; ASLEEP to
+WAITING with the first answer.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ class Phase(Enum):
     WAITING = "waiting"
     STARTING = "starting"
     RUNNING = "running"
+    ASLEEP = "asleep"
     ENDED = "ended"
     CLOSING = "closing"
     FAILED = "failed"
@@ -57,7 +60,8 @@ class Phase(Enum):
 TRANSITIONS: dict[Phase, frozenset[Phase]] = {
     Phase.WAITING: frozenset({Phase.STARTING, Phase.RUNNING, Phase.ENDED, Phase.CLOSING}),
     Phase.STARTING: frozenset({Phase.RUNNING, Phase.WAITING, Phase.ENDED, Phase.CLOSING}),
-    Phase.RUNNING: frozenset({Phase.ENDED, Phase.WAITING, Phase.CLOSING}),
+    Phase.RUNNING: frozenset({Phase.ENDED, Phase.WAITING, Phase.ASLEEP, Phase.CLOSING}),
+    Phase.ASLEEP: frozenset({Phase.WAITING, Phase.ENDED, Phase.CLOSING}),
     Phase.ENDED: frozenset({Phase.CLOSING}),
     Phase.CLOSING: frozenset({Phase.FAILED, Phase.CLOSING}),
     Phase.FAILED: frozenset({Phase.WAITING, Phase.CLOSING}),
@@ -81,12 +85,18 @@ class Ending:
 
 @dataclass(slots=True, eq=False)
 class StepWrite:
-    """A step to be journaled, or removed (`entry` None); `done` tells whoever waits for it."""
+    """A step to be journaled, or removed (`entry` None); `done` tells whoever waits for it.
+
+    `record` goes with it: the ask that it journals. `control`: the word from the coordinator, by
+    topic and offset, that is dealt with once this is written.
+    """
 
     name: str
     key: str
     entry: StepEntry | None
     settled: bool = False
+    record: Record | None = None
+    control: tuple[str, int] | None = None
 
 
 @dataclass(slots=True)
@@ -107,6 +117,7 @@ class Entry:
     exists in the journal, or will by the commit under way; `accepted`: as this attempt. `wanted`,
     `drafted`, `written`: how often `<task>` was asked to be rewritten, drafted, and written.
     `controls`: cancels that its end answers. `released`: nothing is kept once it has ended.
+    `roused`: it is asleep, and an answer is on its way into the journal.
     """
 
     name: str
@@ -124,6 +135,7 @@ class Entry:
     drafted: int = 0
     written: int = 0
     released: bool = False
+    roused: bool = False
     resumes: int = 0
     resumes_since_step: int = 0
     strikes: int = 0
@@ -153,7 +165,7 @@ class Entry:
         self.input_offset = incoming.offset
         self.size_bytes = incoming.size_bytes
         self.trace = incoming.trace
-        self.consumed = self.accepted = self.released = self.alone = False
+        self.consumed = self.accepted = self.released = self.alone = self.roused = False
         self.resumes = self.resumes_since_step = self.strikes = 0
         self.written = self.drafted = self.wanted
         self.ending = None
@@ -163,6 +175,11 @@ class Entry:
         """Change the phase; a transition that is not in the table is a bug."""
         assert phase in TRANSITIONS[self.phase], f"{self.name}: {self.phase} -> {phase}"
         self.phase = phase
+
+    @property
+    def task_id(self) -> str:
+        """The task's id in its run."""
+        return self.name.partition("/")[2]
 
     @property
     def suspect(self) -> bool:
@@ -192,6 +209,7 @@ class Entry:
             self.strikes,
             self.alone,
             self.order_offset,
+            self.phase is Phase.ASLEEP and not self.roused,
         )
 
     def as_failed(self) -> Failed:

@@ -13,26 +13,26 @@ seconds and drives the rules below.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
+from holdfast.agents.ledger.answers import answered
 from holdfast.agents.ledger.book import Book
 from holdfast.agents.ledger.closing import Closing
 from holdfast.agents.ledger.drafts import Draft, Identity, Outbox
+from holdfast.agents.ledger.endings import cancelled, poisoned
 from holdfast.agents.ledger.entry import STRIKES_MAX, Ending, Entry, Incoming, Phase, StepWrite
 from holdfast.agents.ledger.folded import FoldedStep
-from holdfast.agents.ledger.keys import JournalBody
-from holdfast.agents.ledger.markers import Markers, cancelled_failure
+from holdfast.agents.ledger.keys import JournalBody, step_key
+from holdfast.agents.ledger.markers import Markers
 from holdfast.agents.ledger.restoring import Restored
-from holdfast.bus.port import Position
+from holdfast.bus.port import Position, Record
 from holdfast.bus.slot.intake import Intake
 from holdfast.bus.slot.machine import COMMIT_RECORDS_MAX
 from holdfast.schemas.records import (
     ControlAction,
     ControlEnvelope,
-    Failure,
-    FailureKind,
-    Outcome,
     StepEntry,
+    StepKind,
 )
 
 __all__ = ["ACCEPT_AFTER_S", "PROBATION_S", "Ledger"]
@@ -42,7 +42,8 @@ ACCEPT_AFTER_S = 0.020
 PROBATION_S = 10.0
 """After an unclean end each task is accepted before its handler starts, for so long."""
 
-_OPEN = frozenset({Phase.WAITING, Phase.STARTING, Phase.RUNNING})
+_OPEN = frozenset({Phase.WAITING, Phase.STARTING, Phase.RUNNING, Phase.ASLEEP})
+_IDLE = frozenset({Phase.WAITING, Phase.ASLEEP})
 
 
 class Ledger:
@@ -93,7 +94,9 @@ class Ledger:
                 self._book.hold(entry)
             else:
                 self._book.open(entry)
-                if not clean:
+                if entry.phase is Phase.ASLEEP:
+                    self._book.sleep(entry)  # it was in no process: none can have died of it
+                elif not clean:
                     self._count_resume(entry, now_ms)
                 elif entry.alone:
                     # It ran alone when its slot was given up. Now it waits: if another one kills
@@ -110,7 +113,7 @@ class Ledger:
         entry.strikes += entry.alone
         entry.alone = False
         if entry.strikes >= STRIKES_MAX:
-            self.end(entry, _poisoned(entry, now_ms))
+            self.end(entry, poisoned(entry, now_ms))
         else:
             self._uncounted[entry] = None
             self._want(entry, rewrite=True)
@@ -163,9 +166,9 @@ class Ledger:
                 return None
             self._intake.read(at.topic, at.offset)
             entry.controls.append((at.topic, at.offset))
-            if entry.phase is not Phase.WAITING:
+            if entry.phase not in _IDLE:
                 return entry
-            self.end(entry, _cancelled(control.reason, now_ms))
+            self.end(entry, cancelled(control.reason, now_ms))
             return None
         self.skip(at.topic, at.offset)
         if entry is not None:
@@ -174,6 +177,32 @@ class Ledger:
             self._markers.cancel(name, control, now_ms)
         # Otherwise its end is known to the coordinator, or about to be.
         return None
+
+    def reply(self, control: ControlEnvelope, at: Position, now_ms: int) -> None:
+        """Take the answer to an ask: journaled in the commit that passes it."""
+        entry = self._book.get(f"{control.run_id}/{control.task_id}")
+        reply = control.reply
+        found = None if reply is None or entry is None else entry.steps.get((reply.name, reply.key))
+        if entry is None or reply is None or found is None or found.kind is not StepKind.ASK:
+            self.skip(at.topic, at.offset)  # the task is closed, or nobody asked
+            return
+        self._intake.read(at.topic, at.offset)
+        step = answered(found, reply, now_ms)
+        if entry.phase not in _OPEN:
+            self._between_attempts(entry, step, at)
+            return
+        write = self.write_step(entry, reply.name, reply.key, step)
+        write.control = (at.topic, at.offset)
+        if entry.phase is Phase.ASLEEP:
+            entry.roused = True
+            self._want(entry, rewrite=True)
+
+    def _between_attempts(self, entry: Entry, step: StepEntry, at: Position) -> None:
+        """The next attempt finds the answer."""
+        entry.steps[step.name, step.key] = step
+        self._outbox.put([(step_key(entry.name, step.name, step.key), step)])
+        self._intake.finish(at.topic, at.offset)
+        self._moved = True
 
     def release(self, control: ControlEnvelope, at: Position) -> None:
         """Take a release: the task is closed, nothing of it is kept."""
@@ -295,15 +324,25 @@ class Ledger:
         """A body that had outlived its attempt is gone: the next attempt may start."""
         self._book.body_ended(name)
 
-    def write_step(self, entry: Entry, name: str, key: str, step: StepEntry | None) -> StepWrite:
-        """Have a step journaled (None: removed); the draft that holds it tells when it is."""
-        write = StepWrite(name, key, step)
+    def write_step(
+        self,
+        entry: Entry,
+        name: str,
+        key: str,
+        step: StepEntry | None,
+        record: Record | None = None,
+    ) -> StepWrite:
+        """Have a step journaled (None: removed), and `record` written with it; the draft that
+        holds it tells when it is."""
+        write = StepWrite(name, key, step, record=record)
         entry.writes.append(write)
         self._want(entry, rewrite=not entry.accepted)
         return write
 
     def end(self, entry: Entry, ending: Ending) -> None:
         """An open attempt has ended: the next commit closes it."""
+        if entry.phase is Phase.ASLEEP:
+            self._book.wake(entry)
         entry.move(Phase.ENDED)
         entry.ending = ending
         self._ended.append(entry)
@@ -311,6 +350,20 @@ class Ledger:
     def stop(self) -> None:
         """Start nothing any more."""
         self._stopped = True
+
+    def fall_asleep(self, entry: Entry, waits: Collection[tuple[str, str]]) -> None:
+        """The body of a handler that only waits was dropped; `waits`: the asks it waits for."""
+        if entry.phase is not Phase.RUNNING:
+            return
+        if any(entry.steps[step].kind is StepKind.ANSWER for step in waits) or any(
+            write.control is not None for write in entry.writes
+        ):
+            entry.move(Phase.WAITING)  # the answer came while the body ended
+            self._book.consider(entry)
+            return
+        entry.move(Phase.ASLEEP)
+        self._book.sleep(entry)
+        self._want(entry, rewrite=True)
 
     def give_back(self, entry: Entry) -> None:
         """A handler was stopped because its slot is given up: the attempt stays open."""
@@ -371,6 +424,9 @@ class Ledger:
                 budget -= drafts[-1].size
         drafts += self._accept_before(horizon, now_ms)
         for draft in drafts:
+            for write in draft.steps:
+                if write.control is not None:
+                    self._intake.finish(*write.control)
             if draft.entry is not None and draft.entry.phase in _OPEN and draft.entry.writes:
                 self._want(draft.entry, rewrite=False)  # more steps than one draft may hold
         self._moved = False
@@ -427,19 +483,3 @@ class Ledger:
         self._intake.finish(self._topic, offset)
         self._passed = max(self._passed, offset)
         self._moved = True
-
-
-def _cancelled(reason: str, now_ms: int) -> Ending:
-    return Ending(Outcome.CANCELLED, None, cancelled_failure(reason), [], now_ms, now_ms)
-
-
-def _poisoned(entry: Entry, now_ms: int) -> Ending:
-    failure = Failure(
-        FailureKind.POISON,
-        "ProcessDied",
-        f"its process died {entry.strikes} times while this task ran alone in it, "
-        f"{entry.resumes} times in all",
-        "",
-        retryable=False,
-    )
-    return Ending(Outcome.FAILED, None, failure, [], now_ms, now_ms)

@@ -70,7 +70,8 @@ def _entry(task: str, body: Accepted | Failed) -> Entry:
         entry.order_key, entry.order_offset = body.order_key, body.order_offset
     else:
         envelope = body.envelope
-        entry = Entry(task, Phase.WAITING, envelope.attempt, envelope, body.input_offset)
+        phase = Phase.ASLEEP if body.asleep else Phase.WAITING
+        entry = Entry(task, phase, envelope.attempt, envelope, body.input_offset)
         entry.order_key, entry.order_offset = envelope.order_key, body.order_offset
         entry.resumes = body.resumes
         entry.resumes_since_step = body.resumes_since_step
