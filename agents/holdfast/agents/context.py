@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_json
 
-from holdfast.agents.errors import DefinitionError
+from holdfast.agents.errors import CallFailed, DefinitionError
 from holdfast.agents.failures import shortened
 from holdfast.bus.port import Record
+from holdfast.schemas.plan import Plan, PlanDocument, Task
 from holdfast.schemas.records import TaskEnvelope
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ __all__ = ["Context", "Publication", "SyncContext", "TaskInfo"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+In = TypeVar("In")
 
 PUBLICATIONS_MAX = 250
 """A task publishes so many records at most: they go in one commit with its result."""
@@ -197,6 +200,114 @@ class Context(_BaseContext):
         """
         call = _effect_call(name, key, function, args, reconcile, idempotent=idempotent)
         return await self._execution.drive(self._execution.effect(call))
+
+    async def sleep(self, name: str, duration: float | timedelta, *, key: str = "") -> None:
+        """Wait, for days if need be: no process and no place is needed meanwhile.
+
+        `duration` in seconds, at most ten years. (`name`, `key`) names it, as it does a step.
+        """
+        call = self._execution.asking.sleep(name, duration, key)
+        await self._execution.drive(self._execution.ask(call))
+
+    @overload
+    async def wait_for(
+        self,
+        signal: str,
+        kind: type[R],
+        *,
+        timeout: float | timedelta | None = None,
+        name: str | None = None,
+        key: str = "",
+    ) -> R: ...
+
+    @overload
+    async def wait_for(
+        self,
+        signal: str,
+        kind: None = None,
+        *,
+        timeout: float | timedelta | None = None,
+        name: str | None = None,
+        key: str = "",
+    ) -> Any: ...
+
+    async def wait_for(
+        self,
+        signal: str,
+        kind: type[Any] | None = None,
+        *,
+        timeout: float | timedelta | None = None,
+        name: str | None = None,
+        key: str = "",
+    ) -> Any:
+        """Wait for a signal of this name into the run; return what it says, as a `kind`.
+
+        One that was sent before is kept until it is waited for. What does not fit `kind` is refused
+        to its sender, and the wait goes on. Raises `SignalTimeout`.
+        """
+        call = self._execution.asking.signal(signal, kind, timeout, name or signal, key)
+        return await self._execution.drive(self._execution.ask(call))
+
+    async def call(
+        self,
+        task: Task[In, R] | str,
+        given: In | Any = None,
+        *,
+        order_key: str | None = None,
+        name: str | None = None,
+        key: str = "",
+    ) -> R:
+        """Have another agent's task worked, as a part of this run; return its output.
+
+        The process may end meanwhile, and the handler be replayed: it is called once. A cancel and
+        the deadline of the run reach it. Raises `CallFailed` when it does not succeed.
+        """
+        full_name = task if isinstance(task, str) else task.full_name
+        call = self._execution.asking.call(task, given, order_key, name or full_name, key)
+        result: R = await self._execution.drive(self._execution.ask(call))
+        return result
+
+    async def call_many(
+        self,
+        task: Task[In, R] | str,
+        given: Iterable[In | Any],
+        *,
+        max_parallel: int = 16,
+        name: str | None = None,
+    ) -> list[R | CallFailed]:
+        """Call a task for each of `given`, at most `max_parallel` at once; return all outcomes.
+
+        In the order of `given`: its output, or the `CallFailed` of one that did not succeed.
+        """
+        places = asyncio.Semaphore(max_parallel)
+
+        async def one(number: int, item: Any) -> R | CallFailed:
+            async with places:
+                try:
+                    return await self.call(task, item, name=name, key=str(number))
+                except CallFailed as failed:
+                    return failed
+
+        return await asyncio.gather(*(one(number, item) for number, item in enumerate(given)))
+
+    async def start_run(
+        self,
+        plan: Plan | PlanDocument,
+        given: Any = None,
+        *,
+        run_id: str | None = None,
+        detached: bool = False,
+        name: str | None = None,
+        key: str = "",
+    ) -> Any:
+        """Start another run; return its output when it has ended, or its id if `detached`.
+
+        It ends with this task: a cancel reaches it, and so does the deadline; a detached one lives
+        on. Raises `RunFailed` when it does not succeed, or cannot be started.
+        """
+        step = (name or f"run-{plan.name}", key)
+        call = self._execution.asking.run(plan, given, run_id, step, detached=detached)
+        return await self._execution.drive(self._execution.ask(call))
 
 
 class SyncContext(_BaseContext):

@@ -4,6 +4,9 @@ HoldfastError
 ├── DefinitionError           an agent or a task is defined in a way that cannot work
 ├── Fatal                     raise it: the task fails and is not tried again
 ├── EffectNotApplied          raise it in an effect, or its `reconcile`: nothing was changed
+├── CallFailed                what a handler waited for has failed
+│   ├── RunFailed             ... a run that it started
+│   └── SignalTimeout         no signal came in time
 └── Parked                    the task stops here and waits for a person
     ├── DuplicateStep         one (name, key) was used twice in one execution
     ├── StepMismatch          the journal does not fit the code
@@ -14,9 +17,10 @@ HoldfastError
 from __future__ import annotations
 
 from holdfast.schemas.errors import HoldfastError
-from holdfast.schemas.records import FailureKind
+from holdfast.schemas.records import Failure, FailureKind
 
 __all__ = [
+    "CallFailed",
     "DefinitionError",
     "DuplicateStep",
     "EffectNotApplied",
@@ -24,6 +28,8 @@ __all__ = [
     "Fatal",
     "Parked",
     "PayloadTooLarge",
+    "RunFailed",
+    "SignalTimeout",
     "StepMismatch",
 ]
 
@@ -42,6 +48,22 @@ class EffectNotApplied(HoldfastError):
     From the function: the intent is taken back, and the next attempt calls it again. From
     `reconcile`: the effect is called now.
     """
+
+
+class CallFailed(HoldfastError):
+    """What a handler waited for has failed; `failure` says how, the same in each execution."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class RunFailed(CallFailed):
+    """A run that the handler started did not succeed, or could not be started."""
+
+
+class SignalTimeout(CallFailed):
+    """No signal came within the time that the handler would wait."""
 
 
 class Parked(HoldfastError):

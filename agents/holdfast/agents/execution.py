@@ -12,7 +12,7 @@ import concurrent.futures
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from holdfast.agents.agent import AgentTask
 from holdfast.agents.context import Context, Publication, SyncContext, TaskInfo
@@ -24,6 +24,7 @@ from holdfast.agents.published import PublishedTopics
 from holdfast.agents.step_results import is_async
 from holdfast.agents.steps import Begun, StepJournal, Steps, idempotency_key
 from holdfast.bus.port import Environment
+from holdfast.bus.registry import Registry
 from holdfast.schemas import DoesNotFit, Undecodable, Unencodable, UnknownSchema
 from holdfast.schemas.records import (
     AskBody,
@@ -34,6 +35,9 @@ from holdfast.schemas.records import (
     StepKind,
     TaskEnvelope,
 )
+
+if TYPE_CHECKING:
+    from holdfast.agents.asking import Asking
 
 __all__ = ["AskCall", "EffectCall", "Execution", "Handler", "Interrupt", "Tools"]
 
@@ -56,6 +60,7 @@ class Tools:
     environment: Environment
     payloads: Payloads
     published: PublishedTopics
+    registry: Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +142,15 @@ class Execution:
         self._threads: set[asyncio.Future[Any]] = set()
         self._requests: set[concurrent.futures.Future[Any]] = set()
         self._started_ms = tools.environment.now_ms()
+
+    @property
+    def asking(self) -> Asking:
+        """Makes what this execution may ask for."""
+        from holdfast.agents.asking import Asking
+
+        tools = self._tools
+        now_ms = tools.environment.now_ms
+        return Asking(self._envelope.run_id, now_ms, tools.payloads, tools.registry)
 
     @property
     def timeout_s(self) -> float:

@@ -73,11 +73,12 @@ class Resting:
         """Return once the run has a place."""
         if run.seat is not None:
             return
-        if run.risen is None:
-            run.risen = asyncio.get_running_loop().create_future()
+        risen = run.risen
+        if risen is None:
+            risen = run.risen = asyncio.get_running_loop().create_future()
             self._rising.append(run)
             self._places.offer()
-        await asyncio.shield(run.risen)
+        await asyncio.shield(risen)  # several answers of one run may wait for the one place
 
     def take_place(self) -> bool:
         """Give a place to the first run that has its answer; False when there is none."""

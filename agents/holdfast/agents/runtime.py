@@ -150,7 +150,12 @@ class AgentRuntime:
                 names.dead_letters,
             ),
             handlers,
-            Tools(self._environment, Payloads(blobs), PublishedTopics(self._environment.bus)),
+            Tools(
+                self._environment,
+                Payloads(blobs),
+                PublishedTopics(self._environment.bus),
+                registry,
+            ),
             self.places,
             self._metrics(),
         )

@@ -17,8 +17,9 @@ from typing import Any, Literal, NoReturn, Protocol, TypeAlias, cast
 
 from holdfast.agents import Agent, Context, SyncContext
 from holdfast.agents.agent import AgentTask
+from holdfast.agents.asking import Asking
 from holdfast.agents.context import Publication, TaskInfo
-from holdfast.agents.execution import Body, EffectCall, Execution, Procedure
+from holdfast.agents.execution import AskCall, Body, EffectCall, Execution, Procedure
 from holdfast.agents.step_results import is_async
 from holdfast.testing.sim.skipping import USERS_CODE
 from holdfast.testing.sim.threads import halt_thread
@@ -128,6 +129,15 @@ class _Watched:
             return ("reconcile" if asks else "effect", call.name, call.key)
 
         return self._bodies_watched(self._execution.effect(call), told)
+
+    @property
+    def asking(self) -> Asking:
+        """See `Execution.asking`."""
+        return self._execution.asking
+
+    def ask(self, call: AskCall) -> Procedure:
+        """See `Execution.ask`."""
+        return self._execution.ask(call)
 
     async def drive(self, procedure: Procedure) -> Any:
         """See `Execution.drive`."""

@@ -22,7 +22,7 @@ from holdfast.schemas.errors import HoldfastError, did_you_mean
 from holdfast.schemas.records import Manifest
 from holdfast.schemas.resolution import ResolvedPlan, ResolvedTask
 
-__all__ = ["Directory"]
+__all__ = ["Directory", "offered_task"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,23 @@ PAUSE_S = 2.0
 """Before following again, after the bus was away."""
 ANSWERS_MAX = 256
 """Plans whose check is remembered, until another manifest comes."""
+
+
+def offered_task(manifest: Manifest, task: str) -> ResolvedTask | str:
+    """Return what an agent says of a task of its own, or why there is none."""
+    for offered in manifest.tasks:
+        if offered.name == task:
+            return ResolvedTask(
+                agent=manifest.agent,
+                task=task,
+                input_schema_id=offered.input_schema_id,
+                output_schema_id=offered.output_schema_id,
+                retry=offered.retry,
+                timeout_ms=offered.timeout_ms,
+                queue_timeout_ms=offered.queue_timeout_ms,
+            )
+    names = [offered.name for offered in manifest.tasks]
+    return f"agent {manifest.agent!r} has no task {task!r}{did_you_mean(task, names)}"
 
 
 class Directory:
@@ -97,19 +114,7 @@ class Directory:
                 f"no agent {agent!r} is known{did_you_mean(agent, known)}; start it, or correct "
                 "the name"
             )
-        for offered in manifest.tasks:
-            if offered.name == task:
-                return ResolvedTask(
-                    agent=agent,
-                    task=task,
-                    input_schema_id=offered.input_schema_id,
-                    output_schema_id=offered.output_schema_id,
-                    retry=offered.retry,
-                    timeout_ms=offered.timeout_ms,
-                    queue_timeout_ms=offered.queue_timeout_ms,
-                )
-        names = [offered.name for offered in manifest.tasks]
-        return f"agent {agent!r} has no task {task!r}{did_you_mean(task, names)}"
+        return offered_task(manifest, task)
 
     def manifests(self, agents: Collection[str]) -> Mapping[str, Manifest]:
         """See `ports.Agents`."""

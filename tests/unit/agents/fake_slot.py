@@ -184,7 +184,12 @@ class FakeSlot:
             Identity("worker-1", "build-1"),
             TOPICS,
             handlers,
-            Tools(environment, Payloads(self.blobs), PublishedTopics(cast(Bus, AnyTopic()))),
+            Tools(
+                environment,
+                Payloads(self.blobs),
+                PublishedTopics(cast(Bus, AnyTopic())),
+                cast(Any, None),
+            ),
             self.places,
             AgentMetrics(self.agent.name),
         )

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from holdfast.coordinator.engine import Graph, Graphs
+from holdfast.coordinator.engine import CALLED, Graph, Graphs, call_id
 from holdfast.schemas.errors import HoldfastError
-from holdfast.schemas.records import Event, EventType, Outcome, TaskEnvelope, TaskState
+from holdfast.schemas.records import Ask, Event, EventType, Outcome, TaskEnvelope, TaskState
 from holdfast.testing.evidence import BodyStart, Evidence, Excused
 from holdfast.testing.history import Attempt, Decoded, History, Result
 from holdfast.testing.invariants.results import excused
@@ -26,8 +26,8 @@ def dependencies_first(history: History, _evidence: Evidence, found: Findings) -
 
     In the events of a run every `task.dispatched` and `task.expanded` stands behind the success
     (or skip) of each task that the plan lets it depend on; an item's behind those of its map, and
-    behind its map's expansion. (That no body starts before its task record is committed, which is
-    in one commit with that event, is I5.)
+    behind its map's expansion; a called task's behind the ask of its caller. (That no body starts
+    before its task record is committed, which is in one commit with that event, is I5.)
     """
     graphs = Graphs(limit=1_000)
     for run_id, events in history.events_of.items():
@@ -40,7 +40,10 @@ def dependencies_first(history: History, _evidence: Evidence, found: Findings) -
             if body.task is None:
                 continue
             if body.type in BEGINS and graph is not None:
-                _looked_for(graph, states, run_id, event, found)
+                if body.task.task_id.startswith(CALLED):
+                    _called(history, event, found)
+                else:
+                    _looked_for(graph, states, run_id, event, found)
             states[body.task.task_id] = body.task.state
 
 
@@ -50,6 +53,19 @@ def _graph(graphs: Graphs, plan: str, event: Decoded[Event], found: Findings) ->
     except HoldfastError as error:
         found.cannot(f"the plan at {event.place} cannot be read: {error}")
         return None
+
+
+def _called(history: History, event: Decoded[Event], found: Findings) -> None:
+    """The first attempt of a called task follows from the ask of a handler."""
+    row, cause = event.body.task, event.body.cause
+    assert row is not None
+    if row.attempt != 1:
+        return
+    found.looked("calls")
+    given = None if cause is None else history.input_at.get((cause.partition, cause.offset))
+    ask = None if given is None else given.body.body
+    if not isinstance(ask, Ask) or call_id(ask) != row.task_id:
+        found.violated(f"{event.body.run_id}/{row.task_id} was called by nobody", event.place)
 
 
 def _looked_for(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast.bus.port import Position
+from holdfast.coordinator.directory import offered_task
 from holdfast.coordinator.engine import (
     Arrival,
     Broken,
@@ -27,19 +28,29 @@ from holdfast.coordinator.engine import (
     Value,
     Values,
     View,
+    ask_name,
     closed_key,
 )
 from holdfast.coordinator.reading import Unreadable, read
+from holdfast.schemas.codec import decode
 from holdfast.schemas.documents import DocumentCodec
+from holdfast.schemas.errors import HoldfastError, UnknownSchema
+from holdfast.schemas.plan import PlanDocument
 from holdfast.schemas.records import (
+    Ask,
+    AskEntry,
+    CallAsk,
     ControlEnvelope,
     DeadLetter,
     Event,
     EventType,
+    Manifest,
+    RunAsk,
     RunEntry,
     TaskEntry,
     TaskEnvelope,
 )
+from holdfast.schemas.resolution import ResolvedPlan, ResolvedTask, resolve
 from holdfast.testing.history import Decoded, History
 from holdfast.testing.invariants.ends import END_EVENTS
 
@@ -82,6 +93,16 @@ class _Lacks(Exception):
     """The engine needs what the history does not have."""
 
 
+def _newest_manifests(history: History) -> dict[str, Manifest]:
+    found: dict[str, Manifest] = {}
+    for _, log in history.log(history.topics.agents):
+        for received in log:
+            if received.value is not None:
+                manifest = decode(Manifest, received.value)
+                found[manifest.agent] = manifest
+    return found
+
+
 class Rerunner:
     """Runs runs again. `schemas`: texts by id; `events_from`: by run id, or name of a marker."""
 
@@ -96,6 +117,8 @@ class Rerunner:
                 parsed[schema_id] = json.loads(schemas[schema_id])
             return parsed.get(schema_id)
 
+        self._known = known
+        self._manifests = _newest_manifests(history)
         self._values = Values(DocumentCodec(known))
         self._engine = Engine(history.limits, self._values, Graphs(limit=1_000))
         self._events_from = events_from
@@ -145,14 +168,36 @@ class Rerunner:
         received = given.received
         known = self._events_from
         run_id = given.body.run_id
+        resolved = self._resolved(given.body.body)
+        refused = event.type is EventType.RUN_REFUSED or isinstance(resolved, str)
         return Arrival(
             given.body,
             event.cause,
             (received.key or b"").decode(),
-            event.message if event.type is EventType.RUN_REFUSED else None,
+            event.message if refused else None,
             known.get(run_id, known.get(closed_key(run_id), 0)),
             any(name == HEADER_DEAD_LETTER for name, _ in received.headers),
+            None if isinstance(resolved, str) else resolved,
         )
+
+    def _resolved(self, body: object) -> ResolvedTask | ResolvedPlan | str | None:
+        """Return what agents said of what an ask names; as text, why it cannot be."""
+        what = body.what if isinstance(body, Ask) else None
+        if isinstance(what, CallAsk):
+            manifest = self._manifests.get(what.agent)
+            return "unknown" if manifest is None else offered_task(manifest, what.task)
+        if isinstance(what, RunAsk):
+            try:
+                return resolve(PlanDocument.from_json(what.plan), self._manifests, self._schema)
+            except HoldfastError as error:
+                return str(error)
+        return None
+
+    def _schema(self, schema_id: int) -> Any:
+        schema = self._known(schema_id)
+        if schema is None:
+            raise UnknownSchema(str(schema_id))
+        return schema
 
     def _answered(self, rerun: Rerun, found: Unreadable, event: Decoded[Event]) -> int:
         if found.answer is None or found.answer.event != event.body:
@@ -167,6 +212,8 @@ class Rerunner:
         entity = f"run/{rerun.run_id}"
         due = self._due(rerun, event.at_ms)
         likely = event.task.task_id if event.task is not None else ""
+        if event.ask is not None:
+            likely = ask_name(event.ask.task_id, event.ask.name, event.ask.key)
         if likely in due:
             yield TimerDue(entity, likely)
         yield Continuation(entity)
@@ -180,7 +227,7 @@ class Rerunner:
         due = [
             (value.timer_ms, name)
             for name, value in records.items()
-            if isinstance(value, RunEntry | TaskEntry)
+            if isinstance(value, RunEntry | TaskEntry | AskEntry)
             and value.timer_ms is not None
             and value.timer_ms <= now_ms
         ]

@@ -29,6 +29,8 @@ __all__ = ["committed_causes", "once_each"]
 HEADER_DEAD_LETTER = "holdfast-dead-letter"
 """On a result: its record could not be read; another record may speak of the same attempt."""
 
+OPEN_STEPS = (StepKind.INTENT, StepKind.ASK)
+"""Another record follows under the same key: the effect, or the answer."""
 EXCUSED_AFTER_MS = 5_000
 """A process that was woken has so long to find out that it is not the owner any more."""
 
@@ -153,12 +155,14 @@ def _one_record_per_step(history: History, found: Findings) -> dict[StepName, De
                 body = entry.body
                 if not isinstance(body, StepEntry):
                     continue
-                if body.kind is StepKind.INTENT:
+                if body.kind in OPEN_STEPS:
                     intents.add(entry.key)
                     continue
                 found.looked("journaled steps")
                 if body.kind is StepKind.EFFECT and whole and entry.key not in intents:
                     found.violated(f"{entry.key}: an effect without its intent", entry.place)
+                if body.kind is StepKind.ANSWER and whole and entry.key not in intents:
+                    found.violated(f"{entry.key}: an answer that nobody asked for", entry.place)
                 name = (agent, entry.key)
                 first = journaled.setdefault(name, Decoded(entry.received, body))
                 if first.received is not entry.received:
@@ -179,7 +183,7 @@ def _told_steps_are_journaled(
             for step in result.body.steps:
                 found.looked("steps of results")
                 key = f"{attempt.run_id}/{attempt.task_id}/step/{step.name}/{step.key}"
-                if step.kind is not StepKind.INTENT and key not in keys:
+                if step.kind not in OPEN_STEPS and key not in keys:
                     found.violated(f"{key} is told of, and was never journaled", result.place)
 
 

@@ -32,7 +32,10 @@ from holdfast.coordinator.engine.inputs import (
 )
 from holdfast.coordinator.engine.limits import EngineLimits
 from holdfast.coordinator.engine.markers import eviction_due_ms
+from holdfast.coordinator.engine.run.asks import ask_name
+from holdfast.coordinator.engine.run.calls import call_id
 from holdfast.coordinator.engine.state import (
+    CALLED,
     CLOSED_KIND,
     Entity,
     Overlay,
@@ -51,6 +54,7 @@ from holdfast.coordinator.engine.states import (
 from holdfast.coordinator.engine.values import INLINE_BYTES_MAX, Documents, Values
 
 __all__ = [
+    "CALLED",
     "CLOSED_KIND",
     "INLINE_BYTES_MAX",
     "OPEN_TASK_STATES",
@@ -89,6 +93,8 @@ __all__ = [
     "Value",
     "Values",
     "View",
+    "ask_name",
+    "call_id",
     "closed_key",
     "compile_graph",
     "eviction_due_ms",

@@ -43,6 +43,7 @@ from holdfast.schemas.records import (
 )
 
 __all__ = [
+    "ask_name",
     "close_asks",
     "left_asks",
     "on_ask",
