@@ -58,6 +58,14 @@ class SimulatedRun(Generic[Out]):
         """See `Run.cancel`."""
         return self._command("cancel", lambda: self._run.cancel(reason=reason))
 
+    def signal(
+        self, signal: str, payload: Any = None, *, signal_id: str | None = None
+    ) -> CommandReceipt:
+        """See `Run.signal`."""
+        return self._command(
+            f"signal {signal}", lambda: self._run.signal(signal, payload, signal_id=signal_id)
+        )
+
     def pause(self, *, reason: str = "") -> CommandReceipt:
         """See `Run.pause`."""
         return self._command("pause", lambda: self._run.pause(reason=reason))

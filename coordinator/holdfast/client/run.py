@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from pydantic_core import to_jsonable_python
 
 from holdfast.bus.port import Bus, Environment, Position, Record, TopicPartition
 from holdfast.bus.topics import Topics
@@ -33,11 +35,11 @@ from holdfast.schemas import (
     Event,
     EventType,
     RunState,
+    Signal,
     Submission,
-    TaskProgress,
-    TaskResult,
     decode,
     encode,
+    encode_json,
 )
 
 __all__ = ["COMMAND_WAIT_S", "CommandReceipt", "Connection", "Run"]
@@ -46,6 +48,10 @@ Out = TypeVar("Out")
 
 COMMAND_WAIT_S = 10.0
 """How long a command waits for the coordinator's answer."""
+_SIGNAL_TOLD = {
+    EventType.SIGNAL_KEPT: "kept until a task waits for it",
+    EventType.SIGNAL_REPEATED: "it came before: it counts once",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +79,7 @@ class Connection:
         """The bus."""
         return self.environment.bus
 
-    async def send(
-        self, run_id: str, key: str, body: Submission | Command | TaskResult | TaskProgress
-    ) -> Position:
+    async def send(self, run_id: str, key: str, body: Submission | Command | Signal) -> Position:
         """Write to the coordinators; return where it stands once it is kept."""
         envelope = CoordinatorEnvelope(run_id, self.environment.now_ms(), body)
         headers = (("holdfast-run", run_id.encode()), ("holdfast-reply-key", key.encode()))
@@ -248,6 +252,26 @@ class Run(Generic[Out]):
         """Give a task up that is in the dead letters: it fails; the run is open."""
         return await self._command(CommandAction.DISCARD, task_id, reason)
 
+    async def signal(
+        self, signal: str, payload: Any = None, *, signal_id: str | None = None
+    ) -> CommandReceipt:
+        """Tell the run something: the task that waits for a signal of this name gets `payload`.
+
+        One that nobody waits for yet is kept. `payload`: anything that JSON can hold. Repeat a call
+        with the same `signal_id` as often as you like: it counts once. Raises `CommandRefused`
+        where it does not fit what the task expects, naming the field, or the run takes none any
+        more; `WaitTimeout` (kept, but no coordinator has answered within 10 s).
+        """
+        signal_id = signal_id or self._connection.environment.new_id()
+        data = encode_json(to_jsonable_python(payload))
+        stored = await self._connection.payloads.pack(self.id, data)
+        body = Signal(signal_id, signal, stored, self._connection.actor)
+        position, event = await self._told(f"signal {signal!r} to", body)
+        if event.type is EventType.SIGNAL_REFUSED:
+            raise CommandRefused(event.message)
+        told = event.message or _SIGNAL_TOLD.get(event.type, "a task has it")
+        return CommandReceipt(signal_id, position, told)
+
     # --- how -------------------------------------------------------------------------------------
 
     @property
@@ -257,10 +281,18 @@ class Run(Generic[Out]):
     async def _command(
         self, action: CommandAction, task_id: str | None, reason: str
     ) -> CommandReceipt:
-        connection, watch = self._connection, self._watch
+        connection = self._connection
         command_id = connection.environment.new_id()
         command = Command(command_id, action, task_id, "{}", connection.actor, reason)
-        position = await connection.send(self.id, self._key, command)
+        position, event = await self._told(f"{action} of", command)
+        if event.type is EventType.COMMAND_REFUSED:
+            raise CommandRefused(event.message)
+        return CommandReceipt(command_id, position, event.message)
+
+    async def _told(self, what: str, body: Command | Signal) -> tuple[Position, Event]:
+        """Send a word to the run; return where it stands, and the event that answers it."""
+        watch = self._watch
+        position = await self._connection.send(self.id, self._key, body)
         try:
             async with asyncio.timeout(COMMAND_WAIT_S):
                 while (answer := watch.answers.get(position.offset)) is None:
@@ -269,13 +301,10 @@ class Run(Generic[Out]):
                     await watch.changed()
         except TimeoutError:
             raise WaitTimeout(
-                f"{action} of run {self.id!r} is kept, but no coordinator has answered within "
+                f"{what} run {self.id!r} is kept, but no coordinator has answered within "
                 f"{COMMAND_WAIT_S:g} s: is one running?"
             ) from None
-        event = answer[1]
-        if event.type is EventType.COMMAND_REFUSED:
-            raise CommandRefused(event.message)
-        return CommandReceipt(command_id, position, event.message)
+        return position, answer[1]
 
     def _answer(self) -> tuple[int, Event] | None:
         """The answer to this very submission, if it is other than that the run was started."""

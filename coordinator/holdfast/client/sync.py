@@ -110,6 +110,12 @@ class SyncRun(Generic[Out]):
         """See `Run.cancel`."""
         return self._thread.call(self._run.cancel(reason=reason))
 
+    def signal(
+        self, signal: str, payload: Any = None, *, signal_id: str | None = None
+    ) -> CommandReceipt:
+        """See `Run.signal`."""
+        return self._thread.call(self._run.signal(signal, payload, signal_id=signal_id))
+
     def pause(self, *, reason: str = "") -> CommandReceipt:
         """See `Run.pause`."""
         return self._thread.call(self._run.pause(reason=reason))

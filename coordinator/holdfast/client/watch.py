@@ -24,11 +24,18 @@ ANSWERS = frozenset(
         EventType.RUN_CONFLICTED,
         EventType.COMMAND_ACCEPTED,
         EventType.COMMAND_REFUSED,
+        EventType.SIGNAL_KEPT,
+        EventType.SIGNAL_REPEATED,
+        EventType.SIGNAL_REFUSED,
+        EventType.TASK_ANSWERED,
     }
 )
 _ENDS = frozenset(kind.encode() for kind in ENDS)
 _ANSWERS = frozenset(kind.encode() for kind in ANSWERS)
-REFUSALS = frozenset(kind.encode() for kind in (EventType.RUN_REFUSED, EventType.COMMAND_REFUSED))
+REFUSALS = frozenset(
+    kind.encode()
+    for kind in (EventType.RUN_REFUSED, EventType.COMMAND_REFUSED, EventType.SIGNAL_REFUSED)
+)
 """Events that name a run and do not show that there is one."""
 _STARTED = EventType.RUN_STARTED.encode()
 
@@ -79,7 +86,7 @@ class Watch:
             self._wake()
         elif kind in _ANSWERS:
             answer = decode(Event, value)
-            if answer.cause is not None:
+            if answer.cause is not None and (answer.ask is None or answer.signal is not None):
                 self.answers[answer.cause.offset] = (offset, answer)
             self._wake()
         elif kind == _STARTED:

@@ -8,7 +8,8 @@ import pytest
 from pydantic import BaseModel
 
 from holdfast.agents import Agent, Context
-from holdfast.agents.errors import CallFailed
+from holdfast.agents.errors import CallFailed, SignalTimeout
+from holdfast.client import CommandRefused
 from holdfast.schemas import Plan
 from holdfast.testing import Simulation
 
@@ -61,6 +62,19 @@ async def spawn(ctx: Context, question: Question) -> Answer:
     return Answer(text=output["text"])
 
 
+class Verdict(BaseModel):
+    grade: int
+
+
+@front.task
+async def judge(ctx: Context, question: Question) -> Answer:
+    try:
+        verdict = await ctx.wait_for("verdict", Verdict, timeout=timedelta(days=2))
+    except SignalTimeout:
+        return Answer(text="nobody said anything")
+    return Answer(text=f"{question.text}: {verdict.grade}")
+
+
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     BODIES.clear()
@@ -89,3 +103,35 @@ def test_a_child_run_ends_its_handlers_wait() -> None:
         run = simulation.submit(spawn, Question(text="deep"))
         assert run.result().text == "DEEP"
         assert simulation.violations() == []
+
+
+def test_a_signal_ends_a_wait_and_one_that_does_not_fit_is_refused() -> None:
+    with Simulation([front, back]) as simulation:
+        run = simulation.submit(judge, Question(text="it"))
+        simulation.until(lambda: any(e.type == "task.asked" for e in run.events))
+        simulation.skip(hours=40)
+        with pytest.raises(CommandRefused, match="grade"):
+            run.signal("verdict", {"grade": "good"})
+        run.signal("verdict", {"grade": 7})
+        assert run.result().text == "it: 7"
+        assert simulation.violations() == []
+
+
+def test_a_signal_may_come_first_and_a_wait_may_be_in_vain() -> None:
+    with Simulation([front, back]) as simulation:
+        run = simulation.submit(judge, Question(text="early"))
+        receipt = run.signal("verdict", {"grade": 1})
+        assert receipt.message == "kept until a task waits for it"
+        assert run.result().text == "early: 1"
+        vain = simulation.submit(judge, Question(text="vain"))
+        assert vain.result().text == "nobody said anything"
+        assert simulation.violations() == []
+
+
+@pytest.mark.parametrize(("task", "text"), [(nap, "x"), (spawn, "x")])
+def test_a_crash_at_any_step_changes_nothing(task: object, text: str) -> None:
+    crashes = 0
+    for crash in Simulation.crashes(task, Question(text=text), agents=[front, back]):  # type: ignore[arg-type]
+        crash.run().result()
+        crashes += 1
+    assert crashes > 10
