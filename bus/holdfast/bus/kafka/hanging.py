@@ -115,10 +115,11 @@ async def last_transaction(cluster: Cluster, transactional_id: str) -> Ended | N
 
     last = await cluster.call(f"asking how {transactional_id} stands", ask)
     heard: Ended | None = cluster.left_by.get(transactional_id)
-    if last is not None and last.empty and heard is not None:
-        if heard.producer_id == last.producer_id:
-            last = decided(cluster, transactional_id, heard, last.producer_epoch)
-    if last is not None and not last.empty:
+    if last is None:
+        return None
+    if last.empty and heard is not None and heard.producer_id == last.producer_id:
+        last = decided(cluster, transactional_id, heard, last.producer_epoch)
+    if not last.empty:
         cluster.left_by[transactional_id] = last
     return last
 
