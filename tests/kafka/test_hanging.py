@@ -16,7 +16,10 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import TopicPartition as KafkaPartition
 
+from holdfast.bus.errors import BusUnavailable
+from holdfast.bus.kafka import hanging
 from holdfast.bus.kafka.bus import KafkaBus
+from holdfast.bus.kafka.cluster import Cluster
 from holdfast.bus.kafka.hanging import Ended, Hanging, _outcome
 from holdfast.bus.port import Cleanup, Record, Slot, TopicPartition, TopicSpec
 from holdfast.bus.settings import KafkaSettings
@@ -46,13 +49,17 @@ def topic_of(request: pytest.FixtureRequest) -> str:
     return f"ns.{request.node.name.replace('_', '-')[:80]}"
 
 
-async def leave_hanging(writer: Any, topic: str, value: bytes) -> None:
+async def gone(*_: Any) -> Any:
+    raise BusUnavailable("the broker went away")
+
+
+async def leave_hanging(writer: Any, topic: str, value: bytes, name: str = "ns.echo.0") -> None:
     """Put a record of the writer's last transaction into partition 1, behind its coordinator."""
     producer = writer._producer
     state = producer._txn_manager
     builder = DefaultRecordBatchBuilder(2, 0, 1, state.producer_id, state.producer_epoch, 1, 10_000)
     builder.append(0, 1, b"k", value, [])
-    request = ProduceRequest("ns.echo.0", -1, 5_000, [(topic, [(1, bytes(builder.build()))])])
+    request = ProduceRequest(name, -1, 5_000, [(topic, [(1, bytes(builder.build()))])])
     leader = producer.client.cluster.leader_for_partition(KafkaPartition(topic, 1))
     response = await producer.client.send(leader, request)
     ((_, ((_, code, *_),)),) = response.topics
@@ -99,6 +106,58 @@ async def test_nothing_is_written_where_nothing_hangs(
     assert "lost the end" not in caplog.text
 
 
+async def test_what_was_heard_before_the_broker_went_away_is_not_forgotten(
+    bus: KafkaBus, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The opening fenced, and got no further; the next one hears that nothing had been."""
+    topic, slot = topic_of(request), Slot("ns.flap", 0)
+    writer = await bus.open_writer(slot)
+    await writer.commit([Record(topic, b"k", b"1", (), 1)], {})
+    await ended(bus, topic)
+    await leave_hanging(writer, topic, b"left", "ns.flap.0")
+    with monkeypatch.context() as away:
+        away.setattr(hanging, "_open_of", gone)
+        with pytest.raises(BusUnavailable):
+            await bus.open_writer(slot)
+    await bus.open_writer(slot)
+    assert await values(bus, topic) == [b"1", b"left"]
+
+
+async def test_what_nobody_knows_is_left_alone_and_the_slot_stays_closed(
+    bus: KafkaBus, bootstrap: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic, slot = topic_of(request), Slot("ns.doubt", 0)
+    writer = await bus.open_writer(slot)
+    await writer.commit([Record(topic, b"k", b"1", (), 1)], {})
+    await ended(bus, topic)
+    await leave_hanging(writer, topic, b"left", "ns.doubt.0")
+    with monkeypatch.context() as away:
+        away.setattr(hanging, "_open_of", gone)
+        with pytest.raises(BusUnavailable):
+            await bus.open_writer(slot)
+    other = KafkaBus(KafkaSettings((bootstrap,), operation_timeout_s=2.0))
+    await other.start()
+    with pytest.raises(BusUnavailable, match=r"hangs in .*its outcome is not known"):
+        await other.open_writer(slot)
+    await other.close()
+
+
+@pytest.mark.parametrize(
+    ("state", "epoch", "committed"),
+    [
+        (Ended(1, 4, committed=None), 5, True),
+        (Ended(1, 4, committed=None), 6, False),
+        (Ended(1, 4, committed=None, empty=True), 5, None),
+        (Ended(1, 4, committed=False), 5, False),
+    ],
+)
+def test_the_epochs_tell_how_one_that_was_open_has_ended(
+    state: Ended, epoch: int, committed: bool | None
+) -> None:
+    cluster = Cluster(None, KafkaSettings(("nowhere:1",)))
+    assert hanging.decided(cluster, "id", state, epoch).committed is committed
+
+
 @pytest.mark.parametrize(
     ("epoch", "last", "committed"),
     [
@@ -113,5 +172,5 @@ async def test_nothing_is_written_where_nothing_hangs(
 def test_the_outcome_is_told_only_where_it_is_known(
     epoch: int, last: Ended, committed: bool | None
 ) -> None:
-    hanging = Hanging(TopicPartition("t", 0), epoch, 0, 7)
-    assert _outcome(hanging, last) is committed
+    found = Hanging(TopicPartition("t", 0), epoch, 0, 7)
+    assert _outcome(found, last) is committed

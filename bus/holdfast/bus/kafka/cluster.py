@@ -77,6 +77,8 @@ class Cluster:
         self._settings = settings
         self.known: dict[str, TopicInfo] = {}
         """Topics described so far: partition counts and limits, for checks without I/O."""
+        self.left_by: dict[str, Any] = {}
+        """How the last transactions of writers stood that are being opened anew; see `hanging`."""
         self.doubted: set[str] = set()
         """Topics of commits that failed: one may have been deleted, and would be written to for
         ever. `require` asks for them once more."""

@@ -8,7 +8,8 @@ was the only one for its partitions is killed inside a commit: 1 in some 50 time
 
 The writer of a slot mends what its forerunner left, when it is opened:
 
-1. Before it fences: ask the coordinator how the last transaction of this id stands.
+1. Before it fences: ask the coordinator how the last transaction of this id stands. (One that is
+   still open is aborted by the fencing: the epochs tell.)
 2. Fence (InitProducerId). From here on nothing of an older epoch is at work any more.
 3. Ask the leaders which transactions of this producer id are still open in their partitions.
    If 1. said that the last one is complete, these hang; they end as it did: the missing marker is
@@ -16,9 +17,15 @@ The writer of a slot mends what its forerunner left, when it is opened:
    same, but can only abort: that would tear what was committed).
 
 A commit whose answer we had is followed by others under the same epoch; none of them was aborted,
-since an abort ends a writer: so all that hangs under a completed epoch ends as its last one. What
-cannot be told (another process opened in between, and died) or may not be done is left alone and
-told loudly, with the remedy.
+since an abort ends a writer: so all that hangs under a completed epoch ends as its last one.
+
+The answer of 1. is good for one opening: InitProducerId makes the id look as if nothing had been.
+Whoever opens again, because the broker went away in between, goes by what it had heard before: the
+coordinator says `Empty` then, which nothing but further openings can lead to.
+
+What cannot be told (a process opened and died in between) or may not be done stops the opening, and
+is told with the remedy. To go on would decide it by accident: the marker of the next transaction
+ends what hangs before it too, and an abort would take away what was committed.
 """
 
 from __future__ import annotations
@@ -32,6 +39,7 @@ from aiokafka import errors as kafka_errors
 from aiokafka.client import CoordinationType
 
 from holdfast.bus import metrics
+from holdfast.bus.errors import BusUnavailable
 from holdfast.bus.kafka.cluster import Cluster
 from holdfast.bus.kafka.hanging_protocol import (
     DescribeProducersRequest,
@@ -46,7 +54,13 @@ __all__ = ["Ended", "Hanging", "end_hanging", "last_transaction"]
 logger = logging.getLogger(__name__)
 
 OFFSETS_TOPIC = "__consumer_offsets"
-COMPLETE = {"CompleteCommit": True, "CompleteAbort": False}
+DECIDED = {
+    "PrepareCommit": True,
+    "CompleteCommit": True,
+    "PrepareAbort": False,
+    "CompleteAbort": False,
+}
+EMPTY = "Empty"
 NO_SUCH_ID = 105
 UNSPOKEN = (RuntimeError, kafka_errors.IncompatibleBrokerVersion)
 """What aiokafka raises for a request that a broker has no common version of; the first one is the
@@ -59,11 +73,13 @@ FORBIDDEN = (
 
 
 class Ended(NamedTuple):
-    """How the last transaction of an id stood. `committed` None: it was not complete."""
+    """How the last transaction of an id stood. `committed` None: it was not decided; `empty`:
+    there was none since the last opening."""
 
     producer_id: int
     producer_epoch: int
     committed: bool | None
+    empty: bool = False
 
 
 class Hanging(NamedTuple):
@@ -95,15 +111,40 @@ async def last_transaction(cluster: Cluster, transactional_id: str) -> Ended | N
             return None
         if code:
             raise kafka_errors.for_code(code)(transactional_id)
-        return Ended(producer_id, epoch, COMPLETE.get(name))
+        return Ended(producer_id, epoch, DECIDED.get(name), name == EMPTY)
 
-    return await cluster.call(f"asking how {transactional_id} stands", ask)
+    last = await cluster.call(f"asking how {transactional_id} stands", ask)
+    heard: Ended | None = cluster.left_by.get(transactional_id)
+    if last is None:
+        return None
+    if last.empty and heard is not None and heard.producer_id == last.producer_id:
+        last = decided(cluster, transactional_id, heard, last.producer_epoch)
+    if not last.empty:
+        cluster.left_by[transactional_id] = last
+    return last
+
+
+def forget_last(cluster: Cluster, transactional_id: str) -> None:
+    """The writer is open, and nothing hangs."""
+    cluster.left_by.pop(transactional_id, None)
+
+
+def decided(cluster: Cluster, transactional_id: str, last: Ended, epoch: int) -> Ended:
+    """Return how the last transaction stands now that `epoch` was opened.
+
+    One that was open is aborted by the opening, and that takes an epoch of its own: with the next
+    one at once, it had been committed just before.
+    """
+    if last.committed is None and not last.empty:
+        last = last._replace(committed=epoch == last.producer_epoch + 1)
+        cluster.left_by[transactional_id] = last
+    return last
 
 
 async def end_hanging(cluster: Cluster, transactional_id: str, last: Ended) -> list[Hanging]:
     """End what hangs of the writers before this one, which has fenced them; return it.
 
-    Raises `BusUnavailable`.
+    Raises `BusUnavailable`, also where something hangs that cannot be ended from here.
     """
     what = f"looking for what {transactional_id} left open"
     found = await cluster.call(what, lambda: _open_of(cluster, last.producer_id))
@@ -113,14 +154,12 @@ async def end_hanging(cluster: Cluster, transactional_id: str, last: Ended) -> l
             continue  # somebody has fenced this writer already, and is at work
         committed = _outcome(hanging, last)
         if committed is None:
-            _tell(transactional_id, hanging, "its outcome is not known any more")
-            continue
+            raise _stuck(transactional_id, hanging, "its outcome is not known any more")
         epochs = hanging.producer_epoch, max(0, hanging.coordinator_epoch)
         marker = Marker(last.producer_id, *epochs, committed)
         problem = await cluster.call(what, lambda m=marker, h=hanging: _write(cluster, m, h))  # type: ignore[misc]
         if problem is not None:
-            _tell(transactional_id, hanging, problem)
-            continue
+            raise _stuck(transactional_id, hanging, problem)
         metrics.MARKERS_WRITTEN.inc()
         logger.warning(
             "%s: a broker lost the end of a transaction in %s-%d (from offset %d): it was %s, and "
@@ -144,17 +183,12 @@ def _outcome(hanging: Hanging, last: Ended) -> bool | None:
     return None
 
 
-def _tell(transactional_id: str, hanging: Hanging, problem: str) -> None:
+def _stuck(transactional_id: str, hanging: Hanging, problem: str) -> BusUnavailable:
     topic, partition = hanging.partition
-    logger.error(
-        "%s: a transaction of an older writer hangs in %s-%d (from offset %d): nobody reads past "
-        "it. It cannot be ended from here (%s). See `kafka-transactions.sh --bootstrap-server … "
-        "find-hanging`, and docs/howto/recover.md on hanging transactions before you abort it",
-        transactional_id,
-        topic,
-        partition,
-        hanging.start_offset,
-        problem,
+    return BusUnavailable(
+        f"{transactional_id}: a transaction of an older writer hangs in {topic}-{partition} (from "
+        f"offset {hanging.start_offset}), nobody reads past it, and it cannot be ended from here: "
+        f"{problem}. See docs/howto/recover.md on hanging transactions"
     )
 
 
