@@ -11,7 +11,7 @@ from tests.broker import TestBroker, session_broker
 
 
 def pytest_configure() -> None:
-    """Let the processes that tests start die of a Ctrl-C, also when the suite runs in the background.
+    """Let processes that tests start die of a Ctrl-C, also when the suite runs in the background.
 
     A shell starts a background job with SIGINT ignored, and what is ignored is inherited.
     """
