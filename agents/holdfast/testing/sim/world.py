@@ -17,6 +17,7 @@ the order of a set of strings needs a fixed PYTHONHASHSEED too (the runner sees 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import random
 import warnings
 from collections.abc import Callable, Coroutine, Mapping
@@ -123,7 +124,8 @@ class World:
         process = Process(name, main, loop, environment, bus, incarnation, self.clock.now)
         self._owners[loop] = process
         self.processes[name] = process
-        loop.call_soon(self._begin, process)
+        # Not in the context of whoever starts it: that may be the callback in which another crashed.
+        loop.call_soon(self._begin, process, context=contextvars.Context())
         return process
 
     def restart(self, name: str) -> Process:
