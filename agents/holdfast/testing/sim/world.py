@@ -124,7 +124,7 @@ class World:
         process = Process(name, main, loop, environment, bus, incarnation, self.clock.now)
         self._owners[loop] = process
         self.processes[name] = process
-        # Not in the context of whoever starts it: that may be the callback in which another crashed.
+        # Not in the context of whoever starts it: perhaps the callback in which another crashed.
         loop.call_soon(self._begin, process, context=contextvars.Context())
         return process
 
