@@ -86,3 +86,16 @@ async def keep(ctx: Context, work: Work) -> Count:
 
 
 LIFE = int(os.environ.get("HOLDFAST_BENCH_LIFE", "0"))
+
+
+class Nap(BaseModel):
+    seconds: float
+
+
+sleeper = Agent("sleeper", concurrency=64)
+
+
+@sleeper.task
+async def nap(ctx: Context, nap: Nap) -> Nap:
+    await ctx.sleep("nap", nap.seconds)
+    return nap

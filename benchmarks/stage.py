@@ -76,6 +76,12 @@ class Stage:
         line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 1024
 
+    def resident_mib(self, name: str) -> float:
+        """The resident size of a service now."""
+        status = Path(f"/proc/{self.processes[name].pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+        return int(line.split()[1]) / 1024
+
 
 def process_cpu_s(pid: int) -> float:
     """Processor time of one process, in seconds."""

@@ -58,7 +58,7 @@ historian = Agent("historian")
 editor = Agent("editor")
 
 
-@scout.task(name="list", retry=Retry(attempts=2, non_retryable=(BadFolder,)), timeout_s=300)
+@scout.task(name="list", retry=Retry(attempts=2, never=(BadFolder,)), timeout_s=300)
 async def list_folder(ctx: Context, request: ListRequest) -> FileList:
     """List the files of a folder that are worth inspecting."""
     return await ctx.step("list", witnessed(ctx, request.folder, list_files), request)
@@ -85,13 +85,13 @@ async def inspect(ctx: Context, source: SourceFile) -> Inspection:
     )
 
 
-@historian.task(retry=Retry(attempts=2, non_retryable=(BadFolder,)), timeout_s=300)
+@historian.task(retry=Retry(attempts=2, never=(BadFolder,)), timeout_s=300)
 async def history(ctx: Context, request: HistoryRequest) -> History:
     """Read how often each file of a folder has changed."""
     return await ctx.step("log", witnessed(ctx, request.folder, read_history), request)
 
 
-@editor.task(retry=Retry(attempts=3, non_retryable=(BadFolder,)), timeout_s=300)
+@editor.task(retry=Retry(attempts=3, never=(BadFolder,)), timeout_s=300)
 async def report(ctx: Context, request: ReportRequest) -> Report:
     """Rank the hot spots and write the report."""
     audit = await ctx.step("rank", witnessed(ctx, request.files.name, rank), request)

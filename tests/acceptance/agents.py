@@ -200,3 +200,23 @@ async def make(ctx: Context, size: Size) -> Text:
 @heavy.task
 async def weigh(ctx: Context, text: Text) -> Size:
     return Size(size=len(text.text))
+
+
+# --- keyed state ----------------------------------------------------------------
+
+
+class Count(BaseModel):
+    n: int
+
+
+counter = Agent("counter", concurrency=16, state={"count": int})
+
+
+@counter.task(retry=Retry(attempts=20, initial_s=0.02, max_s=0.05))
+async def count(ctx: Context, word: Word) -> Count:
+    """Count under the order key; some attempts fail after they have counted."""
+    seen = await ctx.state.get("count", int, 0)
+    ctx.state.set("count", seen + 1)
+    if ctx.attempt == 1 and word.n % 7 == 0:
+        raise OSError("no luck the first time")
+    return Count(n=seen + 1)

@@ -170,7 +170,7 @@ def backoff_draws_lots(patch: Patch) -> None:
     more: the same journal replays to other decisions, and nothing that it did can be proven.
     """
     patch.edit(
-        f"{ENGINE}.failing:backoff_ms",
+        f"{ENGINE}.retrying:backoff_ms",
         '    share = int.from_bytes(digest[:8], "big") / 2**64 * 2 - 1\n',
         "    import random\n\n    share = random.random() * 2 - 1\n",
     )

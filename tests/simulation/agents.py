@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from holdfast.agents import Agent, Context, EffectNotApplied, Retry
 from holdfast.testing.evidence import BodyEnd, BodyStart, EffectSeen, Evidence
 from holdfast.testing.sim import World
+from tests.simulation.waiting import Waited, Waits, do_waits
 
 AGENTS = ("alpha", "beta", "gamma")
 PUBLISHED = "outside.words"
@@ -30,7 +31,7 @@ class Word(BaseModel):
     `fails`: so many attempts raise. `kills`: so many executions end their process. `sleep_ms`: how
     long the handler takes. `steps`, `effects`: how many of each. `pad`: so many characters more in
     the output. `publish`: one record to a topic outside. `gather`: all steps at once. `wires`: one
-    effect that must not be called twice.
+    effect that must not be called twice. `waits`: what it waits for, see `waiting`.
     """
 
     text: str = ""
@@ -44,6 +45,7 @@ class Word(BaseModel):
     publish: bool = False
     gather: bool = False
     wires: bool = False
+    waits: Waits | None = None
 
 
 class Broken(Exception):
@@ -63,6 +65,10 @@ class Outside:
     keys: dict[tuple[str, str, str], str] = field(default_factory=dict)
     """The idempotency key of each effect: the same in every attempt and resume."""
     surprises: list[str] = field(default_factory=list)
+    waited: Waited = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.waited = Waited(lambda: self.world.clock.now, self.surprises)
 
     @contextmanager
     def body(self, ctx: Context, step: str | None = None, key: str = "") -> Iterator[None]:
@@ -143,6 +149,9 @@ def _make_agent(name: str, outside: Outside, concurrency: int) -> Agent:
             else:
                 for number in range(word.steps):
                     total += await ctx.step("read", read, number, key=str(number))
+            if word.waits is not None:
+                other = AGENTS[(AGENTS.index(name) + 1) % len(AGENTS)]
+                total += await do_waits(ctx, word.waits, other, outside.waited)
             outside.execution(ctx, word.kills)
             await asyncio.sleep(word.sleep_ms / 1_000)
             for number in range(word.effects):

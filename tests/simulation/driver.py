@@ -9,12 +9,13 @@ from contextlib import suppress
 
 from holdfast.bus.errors import BusUnavailable
 from holdfast.bus.port import Environment
-from holdfast.client import Client, CommandRefused, Run, RunConflict
+from holdfast.client import Client, CommandRefused, Run, RunConflict, WaitTimeout
 from holdfast.client.settings import ClientSettings
 from holdfast.schemas.records import Event, EventType
 from holdfast.testing.evidence import Submission
 from tests.simulation.agents import Outside
-from tests.simulation.plans import Care, Job
+from tests.simulation.plans import Care, Job, Words
+from tests.simulation.waiting import signal_name
 
 NAMESPACE = "sim"
 CARE_AGAIN_S = 0.5
@@ -49,6 +50,8 @@ class Driver:
             await self._conflict(client, job)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._command(run, job))
+            for words in job.words:
+                group.create_task(self._tell(run, job, words))
             async for event in run.events():
                 if event.type is EventType.TASK_DEAD and job.care is not Care.NONE:
                     group.create_task(self._care(run, job, event))
@@ -87,6 +90,25 @@ class Driver:
             await asyncio.sleep(job.cancel_s)
             with suppress(CommandRefused):
                 await run.cancel(reason="drawn")
+
+    async def _tell(self, run: Run[object], job: Job, words: Words) -> None:
+        """Send the signals that a task waits for; one of a wrong type must be refused, or never
+        be heard."""
+        await asyncio.sleep(words.after_s)
+        name = signal_name(words.task_id)
+        if words.wrong:
+            await self._signal(run, name, {"number": "none"}, "wrong")
+        for number in range(words.count):
+            for _ in range(1 + words.twice):
+                await self._signal(run, name, {"number": number}, str(number))
+
+    async def _signal(self, run: Run[object], name: str, payload: object, signal_id: str) -> None:
+        """Send a signal until it was answered, or the run is over."""
+        while run.id not in self._ended:
+            with suppress(BusUnavailable, WaitTimeout):
+                with suppress(CommandRefused):
+                    await run.signal(name, payload, signal_id=f"{run.id}/{name}/{signal_id}")
+                return
 
     async def _care(self, run: Run[object], job: Job, event: Event) -> None:
         """Replay or give up a dead task; not while the run is paused, so again until it ends."""

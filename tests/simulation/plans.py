@@ -1,8 +1,9 @@
-"""Plans drawn from a seed: chains, fan-outs, diamonds, maps, retries, deadlines, order keys."""
+"""Plans drawn from a seed: chains, fan-outs, maps, retries, deadlines, order keys, waits."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -16,6 +17,8 @@ ORDER_KEYS = ("k1", "k2")
 DEPENDENCIES = 1.5
 """On how many of the tasks before it a task depends, on average."""
 FOR_EVER = 1_000
+WAITING_SHARE, WAITS_SHARE = 0.3, 0.4
+"""Of the runs, those that wait for something; and of their tasks."""
 
 
 class Care(Enum):
@@ -27,11 +30,26 @@ class Care(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Words:
+    """The signals that are sent for one task: `count` of them, the first after so long.
+
+    `twice`: each is sent again; `wrong`: one that does not fit comes before.
+    """
+
+    task_id: str
+    count: int
+    after_s: float
+    twice: bool
+    wrong: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One run that somebody asks for, `times` times.
 
     `cancel_s`: cancelled after so long; `pause_s`: paused then, and resumed as long after that.
     `conflict`: another input is submitted under the same id. `poison`: a task that cannot succeed.
+    `words`: what its handlers wait to hear.
     """
 
     run_id: str
@@ -43,10 +61,11 @@ class Job:
     conflict: bool
     poison: str | None
     care: Care
+    words: tuple[Words, ...]
 
 
-def draw_job(drawn: random.Random, number: int) -> Job:
-    """Draw one run and its plan.
+def draw_job(drawn: random.Random, waiting: random.Random, number: int) -> Job:
+    """Draw one run and its plan; from `waiting` all that its handlers wait for.
 
     A run with a poison task has nothing else that could end it before the poison is found.
     """
@@ -60,12 +79,17 @@ def draw_job(drawn: random.Random, number: int) -> Job:
     )
     names = [f"t{index}" for index in range(drawn.randint(1, TASKS_MAX))]
     poison = drawn.choice(names) if poisoned else None
+    patient = waiting.random() < WAITING_SHARE
+    words: list[Words] = []
     for index, name in enumerate(names):
         settings = _draw_settings(drawn)
         if name == poison:
             kills = care is not Care.REPLAY and drawn.random() < 0.3
             settings["kills" if kills else "fails"] = FOR_EVER
-        _add(plan, drawn, name, names[:index], settings, calm=poisoned)
+        if patient and waiting.random() < WAITS_SHARE:
+            settings["waits"] = draw_waits(waiting)
+        items = _add(plan, drawn, name, names[:index], settings, calm=poisoned)
+        words += _draw_words(waiting, name, items, settings.get("waits"))
     return Job(
         run_id=f"r{number}",
         plan=plan,
@@ -76,6 +100,7 @@ def draw_job(drawn: random.Random, number: int) -> Job:
         conflict=drawn.random() < 0.1,
         poison=poison,
         care=care,
+        words=tuple(words),
     )
 
 
@@ -102,8 +127,8 @@ def _add(
     settings: dict[str, Any],
     *,
     calm: bool,
-) -> None:
-    """Add a task that comes after some of those before it."""
+) -> int | None:
+    """Add a task that comes after some of those before it; return how many items a map has."""
     task = f"{drawn.choice(AGENTS)}.work"
     common: dict[str, Any] = {
         "after": [n for n in before if drawn.random() < DEPENDENCIES / len(before)],
@@ -121,5 +146,36 @@ def _add(
         failure: OnFailure = "collect" if drawn.random() < 0.5 else "fail"
         parallel = drawn.randint(1, 3)
         plan.map(name, task, over=items, max_parallel=parallel, on_failure=failure, **common)
-    else:
-        plan.task(name, task, **common, text=name, **settings)
+        return len(items)
+    plan.task(name, task, **common, text=name, **settings)
+    return None
+
+
+def draw_waits(drawn: random.Random) -> dict[str, Any]:
+    """Draw what a handler waits for: mostly one thing, sometimes several at once."""
+    kinds = drawn.sample(("nap", "hear", "call", "spawn", "race"), k=drawn.choice((1, 1, 1, 2, 3)))
+    waits: dict[str, Any] = {"gather": drawn.random() < 0.5}
+    if "nap" in kinds or "race" in kinds:
+        waits["nap_ms"] = int(drawn.expovariate(1 / 500)) + 1
+    if "hear" in kinds or "race" in kinds:
+        waits["hears"] = 1 if "race" in kinds else drawn.choice((1, 1, 2))
+        waits["hear_ms"] = drawn.randint(1, 1_500) if drawn.random() < 0.3 else 0
+        waits["race"] = "race" in kinds
+    if "call" in kinds:
+        waits["calls"] = drawn.randint(1, 3)
+        waits["broken"] = 1 if drawn.random() < 0.15 else 0
+    if "spawn" in kinds:
+        waits["spawn"], waits["detached"] = True, drawn.random() < 0.2
+    return waits
+
+
+def _draw_words(
+    drawn: random.Random, name: str, items: int | None, waits: dict[str, Any] | None
+) -> Iterator[Words]:
+    """Draw the signals for a task, or for each item of a map."""
+    if waits is None or not waits.get("hears"):
+        return
+    after_s = drawn.choice((0.0, drawn.uniform(0.0, 2.0)))
+    for task_id in [name] if items is None else [f"{name}.{number}" for number in range(items)]:
+        twice, wrong = drawn.random() < 0.3, drawn.random() < 0.3
+        yield Words(task_id, waits["hears"], after_s, twice, wrong)

@@ -43,6 +43,8 @@ TIMING = SimTiming(
 RUNS_MIN, RUNS_MAX = 5, 8
 FAULTS_MIN, FAULTS_MAX = 3, 6
 RESTART_S = 0.2
+SLEEP_AFTER_S = 0.3
+"""So soon a handler that only waits loses its memory."""
 """How soon the supervisor starts a dead service again."""
 END_S = 400.0
 """All jobs have ended after so long, in virtual time, or something hangs."""
@@ -96,9 +98,13 @@ class Scenario:
             *(topics.tasks(name) for name in AGENTS),
             *(topics.control(name) for name in AGENTS),
         )
-        self.jobs = [draw_job(drawn, n) for n in range(drawn.randint(RUNS_MIN, RUNS_MAX))][:runs]
+        # A draw of its own: runs that wait for nothing stay what they were before there were waits.
+        waiting, count = random.Random(f"waits {seed}"), drawn.randint(RUNS_MIN, RUNS_MAX)
+        self.jobs = [draw_job(drawn, waiting, n) for n in range(count)][:runs]
         faults = draw_faults(drawn, drawn.randint(FAULTS_MIN, FAULTS_MAX))
         self.faults = [f for n, f in enumerate(faults) if keep is None or n in keep]
+        jumps = [fault for fault in self.faults if fault.name.startswith("clock jump")]
+        self.outside.waited.clocks_jump = bool(jumps)
         self._driver = Driver(self.outside, self.jobs)
         self.deaths = 0
         self._back_at: dict[str, float] = {}
@@ -187,7 +193,9 @@ class Scenario:
                 runtime = CoordinatorRuntime(environment, settings)
             else:
                 runtime = AgentRuntime(
-                    environment, self.agents[base], AgentSettings(instance, PARTITIONS, NAMESPACE)
+                    environment,
+                    self.agents[base],
+                    AgentSettings(instance, PARTITIONS, NAMESPACE, sleep_after_s=SLEEP_AFTER_S),
                 )
             await runtime.start()
             self._runtimes[instance] = runtime

@@ -27,10 +27,21 @@ def test_names_that_cannot_be_used(name: str) -> None:
             call(name)
 
 
-@pytest.mark.parametrize("name", [COORDINATOR_GROUP, SCHEMAS_GROUP])
+@pytest.mark.parametrize("name", [COORDINATOR_GROUP, SCHEMAS_GROUP, "source-orders"])
 def test_agents_do_not_take_our_own_groups(name: str) -> None:
     with pytest.raises(ConfigurationError, match="choose another"):
         TOPICS.agent_specs(name, 4)
+
+
+def test_the_topics_of_a_source() -> None:
+    group = TOPICS.source_group("orders")
+    specs = {spec.name: (spec.partitions, spec.cleanup) for spec in TOPICS.source_specs("orders", 3)}
+    assert specs == {
+        TOPICS.control(group): (3, Cleanup.CONSUMED),
+        TOPICS.journal(group): (3, Cleanup.COMPACT),
+    }
+    with pytest.raises(ConfigurationError, match="group of a source"):
+        TOPICS.source_group("o" * 58)
 
 
 def test_how_topics_are_kept() -> None:

@@ -10,8 +10,10 @@ of one handler, places, and the runtime that hosts it all. May use `holdfast.bus
 from __future__ import annotations
 
 from holdfast.agents.agent import Agent, AgentTask, Retry
+from holdfast.agents.breaker import Breaker
 from holdfast.agents.context import Context, SyncContext
 from holdfast.agents.errors import (
+    CallFailed,
     DefinitionError,
     DuplicateStep,
     EffectNotApplied,
@@ -19,6 +21,12 @@ from holdfast.agents.errors import (
     Fatal,
     Parked,
     PayloadTooLarge,
+    PlanRefused,
+    RetryLater,
+    RunFailed,
+    SignalTimeout,
+    StateMismatch,
+    StateTooLarge,
     StepMismatch,
 )
 from holdfast.agents.runtime import AgentRuntime, AgentSettings
@@ -28,6 +36,8 @@ __all__ = [
     "AgentRuntime",
     "AgentSettings",
     "AgentTask",
+    "Breaker",
+    "CallFailed",
     "Context",
     "DefinitionError",
     "DuplicateStep",
@@ -36,7 +46,13 @@ __all__ = [
     "Fatal",
     "Parked",
     "PayloadTooLarge",
+    "PlanRefused",
     "Retry",
+    "RetryLater",
+    "RunFailed",
+    "SignalTimeout",
+    "StateMismatch",
+    "StateTooLarge",
     "StepMismatch",
     "SyncContext",
 ]

@@ -11,17 +11,20 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType, NoneType
 from typing import Any, Generic, Literal, TypeVar, overload
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
+from holdfast.agents.breaker import Breaker
 from holdfast.agents.context import Context, SyncContext
 from holdfast.agents.errors import DefinitionError
-from holdfast.schemas import plan
+from holdfast.schemas import ConfigurationError, check_state_name, plan
+from holdfast.schemas.plan_change import PlanChange, PlanChangeDocument, PlanVersion
+from holdfast.schemas.records import RetryPolicy
 
 __all__ = ["Agent", "AgentTask", "Compatibility", "Retry"]
 
@@ -42,18 +45,22 @@ class Retry(plan.Retry):
     """When a failed attempt is followed by another: initial_s * factor^(n-1), at most max_s.
 
     `attempts` counts the first one too; `jitter` is the share of the delay that is drawn at random,
-    up and down. A task that raises one of `non_retryable` (or `Fatal`) is not tried again.
-    """
+    up and down. A task that raises one of `never` (or `Fatal`) is not tried again. `by_error`:
+    policies of their own for classes of errors, whose attempts are counted apart.
 
-    non_retryable: tuple[type[BaseException], ...] = Field(default=(), exclude=True)
+        Retry(attempts=5, never=(ValueError,), by_error={RateLimited: Retry(attempts=50)})
+
+    Classes, or their names ("crm.RateLimited"); bases match too, and the nearest one decides.
+    """
 
     def __init__(self, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise DefinitionError(f"Retry({place}={first['input']!r}): {first['msg']}") from None
+            place = ".".join(str(part) for part in first["loc"] if part != "[key]")
+            given = f"{place}={first['input']!r}" if place else "..."
+            raise DefinitionError(f"Retry({given}): {first['msg']}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +69,9 @@ class AgentTask(plan.Task[In, Out], Generic[In, Out]):
 
     handler: Callable[..., Any]
     compatibility: Compatibility = "backward"
+    uses: tuple[Breaker, ...] = ()
+    returns_plan: bool = False
+    """Its handler returns a `PlanChange`; its output is the `PlanVersion` that this made."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the handler, with a context of your own making."""
@@ -72,10 +82,10 @@ class AgentTask(plan.Task[In, Out], Generic[In, Out]):
         """Whether the handler is a coroutine function."""
         return inspect.iscoroutinefunction(self.handler)
 
-    @property
-    def non_retryable(self) -> tuple[type[BaseException], ...]:
-        """Exceptions after which the task is not tried again."""
-        return self.retry.non_retryable if isinstance(self.retry, Retry) else ()
+    @cached_property
+    def policy(self) -> RetryPolicy:
+        """Its retries, as its manifest says them."""
+        return (self.retry or plan.Retry()).policy()
 
     def call(self, context: Context | SyncContext, value: Any) -> Any:
         """Call the handler as the runtime does; one that takes no input is given none."""
@@ -87,10 +97,21 @@ class AgentTask(plan.Task[In, Out], Generic[In, Out]):
 class Agent:
     """An independent service that works tasks: one consumer group on its own task topic.
 
-    `concurrency` is per process, over all its slots.
+    `concurrency` is per process, over all its slots. `state`: the types of what its handlers keep
+    under an order key (`ctx.state`), by name; with it a change that could not read what is kept is
+    refused when the agent starts, and every other name is an error. `breaker` counts the failures
+    of its tasks; while it is open none of them is started.
     """
 
-    def __init__(self, name: str, *, concurrency: int = 8, version: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        concurrency: int = 8,
+        version: str = "",
+        state: Mapping[str, Any] | None = None,
+        breaker: Breaker | None = None,
+    ) -> None:
         if not isinstance(name, str) or _NAME.fullmatch(name) is None:
             raise DefinitionError(
                 f"agent name {name!r} cannot be used: 1 to 64 of a-z, 0-9 and '-'"
@@ -102,13 +123,24 @@ class Agent:
                 f"agent {name!r}: concurrency {concurrency} is outside 1 to {CONCURRENCY_MAX}; "
                 "start more processes instead"
             )
+        try:
+            self._state = {check_state_name(each): kind for each, kind in (state or {}).items()}
+        except ConfigurationError as error:
+            raise DefinitionError(f"agent {name!r}: {error}") from None
         self.name = name
         self.concurrency = concurrency
         self.version = version
+        _check_breakers(f"agent {name!r}: breaker", () if breaker is None else (breaker,))
+        self.breaker = breaker
         self._tasks: dict[str, AgentTask[Any, Any]] = {}
 
     def __repr__(self) -> str:
         return f"Agent({self.name!r}, tasks={sorted(self._tasks)})"
+
+    @property
+    def state(self) -> Mapping[str, Any]:
+        """The types of what it keeps under an order key, by name; empty: not declared."""
+        return MappingProxyType(self._state)
 
     @property
     def tasks(self) -> Mapping[str, AgentTask[Any, Any]]:
@@ -136,7 +168,9 @@ class Agent:
         retry: Retry | None = None,
         timeout_s: float | None = None,
         queue_timeout_s: float | None = None,
+        progress_timeout_s: float | None = None,
         compatibility: Compatibility = "backward",
+        uses: Iterable[Breaker] = (),
     ) -> TaskDecorator: ...
 
     def task(
@@ -148,16 +182,22 @@ class Agent:
         retry: Retry | None = None,
         timeout_s: float | None = None,
         queue_timeout_s: float | None = None,
+        progress_timeout_s: float | None = None,
         compatibility: Compatibility = "backward",
+        uses: Iterable[Breaker] = (),
     ) -> Any:
         """Make a handler one of the agent's tasks; usable with and without arguments.
 
         A handler is `(ctx, input) -> output` or `(ctx) -> output`, plain or `async`; input and
-        output are pydantic models (or `-> None`), told by its annotations. `name` is the
-        function's name unless given. `timeout_s` counts while the handler runs, `queue_timeout_s`
-        while it waits to. Raises `DefinitionError` for what cannot work.
+        output are pydantic models (or `-> None`), told by its annotations; one `-> PlanChange`
+        changes the plan of its run by what it returns. `name` is the function's name unless given.
+        `timeout_s` counts while the handler runs, `queue_timeout_s` while it waits to, and
+        `progress_timeout_s` while it runs and neither commits a step nor calls `ctx.progress`.
+        `uses`: breakers of what it cannot work without: it is not started while one of them is
+        open. Raises `DefinitionError` for what cannot work.
         """
-        options = TaskOptions(name, retry, timeout_s, queue_timeout_s, compatibility)
+        limits = (timeout_s, queue_timeout_s, progress_timeout_s)
+        options = TaskOptions(name, retry, *limits, compatibility, tuple(uses))
         decorator = TaskDecorator(self, options)
         return decorator if handler is None else decorator(handler)
 
@@ -176,24 +216,34 @@ class TaskOptions:
     retry: Retry | None
     timeout_s: float | None
     queue_timeout_s: float | None
+    progress_timeout_s: float | None
     compatibility: Compatibility
+    uses: tuple[Breaker, ...] = ()
 
     def check(self, where: str) -> None:
         """Raise `DefinitionError` for values that cannot be used."""
         for option, value in (
             ("timeout_s", self.timeout_s),
             ("queue_timeout_s", self.queue_timeout_s),
+            ("progress_timeout_s", self.progress_timeout_s),
         ):
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if value is not None and not (number and 0 < value < float("inf")):
                 raise DefinitionError(f"{where}: {option}={value!r} must be seconds above 0")
         if self.retry is not None and not isinstance(self.retry, plan.Retry):
             raise DefinitionError(f"{where}: retry={self.retry!r} must be a Retry(...)")
+        _check_breakers(f"{where}: uses", self.uses)
         if self.compatibility not in typing.get_args(Compatibility):
             known = ", ".join(typing.get_args(Compatibility))
             raise DefinitionError(
                 f"{where}: compatibility={self.compatibility!r} is none of {known}"
             )
+
+
+def _check_breakers(where: str, breakers: Iterable[Breaker]) -> None:
+    for breaker in breakers:
+        if not isinstance(breaker, Breaker):
+            raise DefinitionError(f"{where}={breaker!r} must be a Breaker(...)")
 
 
 class TaskDecorator:
@@ -227,26 +277,36 @@ class TaskDecorator:
         options.check(where)
         if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
             raise DefinitionError(f"{where}: a handler returns its output, it cannot yield")
-        input_type, output_type = _types_of(handler, where)
+        types = _types_of(handler, where)
         task: AgentTask[Any, Any] = AgentTask(
             agent=agent.name,
             name=name,
-            input_type=input_type,
-            output_type=output_type,
+            input_type=types.input,
+            output_type=types.output,
             retry=options.retry,
             timeout_s=options.timeout_s,
             queue_timeout_s=options.queue_timeout_s,
+            progress_timeout_s=options.progress_timeout_s,
             description=inspect.cleandoc(handler.__doc__ or ""),
             handler=handler,
             compatibility=options.compatibility,
+            uses=options.uses,
+            returns_plan=types.returns_plan,
         )
         agent.add(task)
         return task
 
 
-def _types_of(
-    handler: Callable[..., Any], where: str
-) -> tuple[type[BaseModel] | None, type[BaseModel] | None]:
+@dataclass(frozen=True, slots=True)
+class _Types:
+    """What a handler takes and gives; None: nothing."""
+
+    input: type[BaseModel] | None
+    output: type[BaseModel] | None
+    returns_plan: bool
+
+
+def _types_of(handler: Callable[..., Any], where: str) -> _Types:
     try:
         hints = typing.get_type_hints(handler)
         parameters = list(inspect.signature(handler).parameters.values())
@@ -268,7 +328,10 @@ def _types_of(
     if "return" not in hints:
         raise DefinitionError(f"{where}: annotate what it returns (a pydantic model, or None)")
     output = hints["return"]
-    return input_type, None if output is NoneType else _model(output, f"{where}: output")
+    if output in (PlanChange, PlanChangeDocument):
+        return _Types(input_type, PlanVersion, returns_plan=True)
+    output_type = None if output is NoneType else _model(output, f"{where}: output")
+    return _Types(input_type, output_type, returns_plan=False)
 
 
 def _model(annotation: Any, where: str) -> type[BaseModel]:

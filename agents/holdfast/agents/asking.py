@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+import asyncio
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -11,27 +12,38 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from holdfast.agents.errors import CallFailed, DefinitionError, RunFailed, SignalTimeout
-from holdfast.agents.execution import AskCall
+from holdfast.agents.errors import (
+    CallFailed,
+    DefinitionError,
+    PlanRefused,
+    RunFailed,
+    SignalTimeout,
+)
+from holdfast.agents.execution import AskCall, Execution
 from holdfast.agents.payloads import AvroCodec, Payloads
 from holdfast.bus.registry import Registry
-from holdfast.schemas import DocumentCodec, PayloadCodec, encode_json
+from holdfast.schemas import DocumentCodec, PayloadCodec, Unencodable, encode_json
 from holdfast.schemas.plan import Plan, PlanDocument, Task, split_task_name
+from holdfast.schemas.plan_change import PlanChange, PlanChangeDocument
 from holdfast.schemas.records import (
     AskBody,
     CallAsk,
     Failure,
     FailureKind,
     Payload,
+    PlanAsk,
     RunAsk,
     SignalAsk,
     SleepAsk,
+    StepEntry,
 )
 
-__all__ = ["Asking", "seconds_of"]
+__all__ = ["RETURNED_PLAN", "Asking", "ask_all", "seconds_of"]
 
 WAIT_MAX_S = 10 * 366 * 86_400.0
 SIGNAL_SUBJECT = "signal"
+RETURNED_PLAN = "returned-plan"
+"""The name of the step of a handler that returns a change of the plan; its keys are attempts."""
 
 Duration = float | int | timedelta
 
@@ -49,7 +61,6 @@ class Asking:
     """Makes the asks of one execution. `run_id` is its run's."""
 
     run_id: str
-    now_ms: Callable[[], int]
     payloads: Payloads
     registry: Registry
 
@@ -58,7 +69,7 @@ class Asking:
         seconds = seconds_of(duration, f"sleep {name!r}")
 
         async def what() -> AskBody:
-            return SleepAsk(self.now_ms() + round(seconds * 1_000))
+            return SleepAsk(round(seconds * 1_000))
 
         return AskCall(name, key, ("sleep", seconds), what, _failed(CallFailed), _nothing)
 
@@ -69,12 +80,12 @@ class Asking:
         seconds = None if timeout is None else seconds_of(timeout, f"wait for {signal!r}")
 
         async def what() -> AskBody:
-            until_ms = None if seconds is None else self.now_ms() + round(seconds * 1_000)
+            timeout_ms = None if seconds is None else round(seconds * 1_000)
             schema_id = None
             if kind is not None:
                 subject = f"{SIGNAL_SUBJECT}.{signal}"
                 schema_id = await self.registry.register(subject, _codec(kind).schema)
-            return SignalAsk(signal, schema_id, until_ms)
+            return SignalAsk(signal, schema_id, timeout_ms)
 
         def failed(failure: Failure) -> Exception:
             kind_of = SignalTimeout if failure.kind is FailureKind.TIMEOUT else CallFailed
@@ -98,6 +109,13 @@ class Asking:
         arguments = ("call", full_name, document, order_key)
         return AskCall(name, key, arguments, what, _failed(CallFailed), self._decoder(kind))
 
+    def call_many(
+        self, task: Task[Any, Any] | str, given: Iterable[Any], name: str | None
+    ) -> list[AskCall]:
+        """See `Context.call_many`."""
+        step = name or (task if isinstance(task, str) else task.full_name)
+        return [self.call(task, item, None, step, str(at)) for at, item in enumerate(given)]
+
     def run(
         self,
         plan: Plan | PlanDocument,
@@ -118,6 +136,30 @@ class Asking:
         arguments = ("run", text, document, run_id, detached)
         return AskCall(*step, arguments, what, _failed(RunFailed), self._decoder(None))
 
+    def plan(self, change: PlanChange | PlanChangeDocument, name: str, key: str) -> AskCall:
+        """See `RunPlan.apply`."""
+        text = change.to_json()
+        return self._change(text, ("plan", text), name, key)
+
+    def returned_plan(self, change: Any, made: Collection[StepEntry], attempt: int) -> AskCall:
+        """Return the ask of a handler that returns a change of the plan.
+
+        `made`: those of this task that are journaled. The first that was not refused stands, even
+        if another execution returns something else: it is made already. One that was refused ended
+        its attempt; the next one may return a better change. Raises `Unencodable`, `PlanError`.
+        """
+        if not isinstance(change, PlanChange | PlanChangeDocument):
+            raise Unencodable(f"the handler returned a {type(change).__name__}, not a PlanChange")
+        standing = (e.key for e in made if e.failure is None or e.attempt == attempt)
+        key = next(standing, str(attempt))
+        return self._change(change.to_json(), ("returned plan",), RETURNED_PLAN, key)
+
+    def _change(self, text: str, arguments: tuple[Any, ...], name: str, key: str) -> AskCall:
+        async def what() -> AskBody:
+            return PlanAsk(text)
+
+        return AskCall(name, key, arguments, what, _failed(PlanRefused), self._decoder(None))
+
     def _decoder(self, kind: Any) -> Callable[[Payloads, Payload], Coroutine[Any, Any, Any]]:
         async def decode(payloads: Payloads, payload: Payload) -> Any:
             data = await payloads.unpack(payload)
@@ -128,6 +170,25 @@ class Asking:
             return DocumentCodec(self.registry.known).decode(data)
 
         return decode
+
+
+async def ask_all(execution: Execution, calls: Iterable[AskCall], max_parallel: int) -> list[Any]:
+    """Ask all of it, at most `max_parallel` at once; return each answer, or its `CallFailed`.
+
+    Raises `DefinitionError` where none may be asked at once.
+    """
+    if max_parallel < 1:
+        raise DefinitionError(f"max_parallel={max_parallel!r}: at least one call must be allowed")
+    places = asyncio.Semaphore(max_parallel)
+
+    async def one(call: AskCall) -> Any:
+        async with places:
+            try:
+                return await execution.drive(execution.ask(call))
+            except CallFailed as failed:
+                return failed
+
+    return await asyncio.gather(*(one(call) for call in calls))
 
 
 async def _nothing(payloads: Payloads, payload: Payload) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
@@ -12,8 +11,12 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_json
 
+from holdfast.agents.breaker import Breaker
 from holdfast.agents.errors import CallFailed, DefinitionError
 from holdfast.agents.failures import shortened
+from holdfast.agents.keyed_state import State, SyncState
+from holdfast.agents.planning import RunPlan, SyncRunPlan
+from holdfast.agents.sync_waits import SyncWaits
 from holdfast.bus.port import Record
 from holdfast.schemas.plan import Plan, PlanDocument, Task
 from holdfast.schemas.records import TaskEnvelope
@@ -139,25 +142,56 @@ class _BaseContext:
 class Context(_BaseContext):
     """What an asynchronous handler gets."""
 
+    @property
+    def plan(self) -> RunPlan:
+        """The plan of this task's run, to be changed while it runs."""
+        return RunPlan(self._execution)
+
+    @property
+    def state(self) -> State:
+        """What this agent keeps under the task's order key, from one task to the next."""
+        return State(self._execution)
+
     @overload
     async def step(
-        self, name: str, function: Callable[..., Awaitable[R]], *args: Any, key: str = ""
+        self,
+        name: str,
+        function: Callable[..., Awaitable[R]],
+        *args: Any,
+        key: str = "",
+        breaker: Breaker | None = None,
     ) -> R: ...
 
     @overload
-    async def step(self, name: str, function: Callable[..., R], *args: Any, key: str = "") -> R: ...
+    async def step(
+        self,
+        name: str,
+        function: Callable[..., R],
+        *args: Any,
+        key: str = "",
+        breaker: Breaker | None = None,
+    ) -> R: ...
 
-    async def step(self, name: str, function: Callable[..., Any], *args: Any, key: str = "") -> Any:
+    async def step(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        *args: Any,
+        key: str = "",
+        breaker: Breaker | None = None,
+    ) -> Any:
         """Run `function(*args)` once; return its journaled result, now and in later executions.
 
         (`name`, `key`) names the step in its task: use each pair once. A synchronous function
         runs in a thread. The result is encoded by the function's return annotation (plain JSON
         data without one). An exception is not journaled: the next attempt runs the function again.
 
+        `breaker`: what the function needs; while it is open the call waits, without a place.
+
         Raises `DuplicateStep`, `StepMismatch`, `DefinitionError`, and what the function raises.
         """
         execution = self._execution
-        return await execution.drive(execution.step(name, key, function, args))
+        return await execution.drive(execution.step(name, key, function, args, breaker))
 
     @overload
     async def effect(
@@ -168,6 +202,7 @@ class Context(_BaseContext):
         key: str = "",
         reconcile: Callable[..., Any] | None = None,
         idempotent: bool = False,
+        breaker: Breaker | None = None,
     ) -> R: ...
 
     @overload
@@ -179,6 +214,7 @@ class Context(_BaseContext):
         key: str = "",
         reconcile: Callable[..., Any] | None = None,
         idempotent: bool = False,
+        breaker: Breaker | None = None,
     ) -> R: ...
 
     async def effect(
@@ -189,6 +225,7 @@ class Context(_BaseContext):
         key: str = "",
         reconcile: Callable[..., Any] | None = None,
         idempotent: bool = False,
+        breaker: Breaker | None = None,
     ) -> Any:
         """Change the world: `function(*args, idempotency_key=…)`, with the intent committed before.
 
@@ -197,8 +234,12 @@ class Context(_BaseContext):
         `EffectNotApplied`): `reconcile(*args, idempotency_key=…)` returns the
         result it had (or raises `EffectNotApplied`, and it is called); `idempotent=True` calls it
         again with the same key; otherwise the task is parked (`EffectOutcomeUnknown`).
+
+        `breaker` as in `step`; the intent is committed once the call is let through.
         """
-        call = _effect_call(name, key, function, args, reconcile, idempotent=idempotent)
+        call = _effect_call(
+            name, key, function, args, reconcile, idempotent=idempotent, breaker=breaker
+        )
         return await self._execution.drive(self._execution.effect(call))
 
     async def sleep(self, name: str, duration: float | timedelta, *, key: str = "") -> None:
@@ -278,17 +319,13 @@ class Context(_BaseContext):
         """Call a task for each of `given`, at most `max_parallel` at once; return all outcomes.
 
         In the order of `given`: its output, or the `CallFailed` of one that did not succeed.
+        Raises `DefinitionError`.
         """
-        places = asyncio.Semaphore(max_parallel)
+        from holdfast.agents.asking import ask_all
 
-        async def one(number: int, item: Any) -> R | CallFailed:
-            async with places:
-                try:
-                    return await self.call(task, item, name=name, key=str(number))
-                except CallFailed as failed:
-                    return failed
-
-        return await asyncio.gather(*(one(number, item) for number, item in enumerate(given)))
+        execution = self._execution
+        calls = execution.asking.call_many(task, given, name)
+        return await ask_all(execution, calls, max_parallel)
 
     async def start_run(
         self,
@@ -310,12 +347,29 @@ class Context(_BaseContext):
         return await self._execution.drive(self._execution.ask(call))
 
 
-class SyncContext(_BaseContext):
+class SyncContext(SyncWaits, _BaseContext):
     """What a synchronous handler gets: the same, but its methods block the handler's thread."""
 
-    def step(self, name: str, function: Callable[..., R], *args: Any, key: str = "") -> R:
-        """See `Context.step`; the function runs in the handler's own thread."""
-        procedure = self._execution.step(name, key, function, args)
+    @property
+    def plan(self) -> SyncRunPlan:
+        """See `Context.plan`."""
+        return SyncRunPlan(self._execution)
+
+    @property
+    def state(self) -> SyncState:
+        """See `Context.state`."""
+        return SyncState(self._execution)
+
+    def step(
+        self,
+        name: str,
+        function: Callable[..., R],
+        *args: Any,
+        key: str = "",
+        breaker: Breaker | None = None,
+    ) -> R:
+        """See `Context.step`; the function runs in the handler's own thread, which it keeps."""
+        procedure = self._execution.step(name, key, function, args, breaker)
         result: R = self._execution.drive_in_thread(procedure)
         return result
 
@@ -327,9 +381,12 @@ class SyncContext(_BaseContext):
         key: str = "",
         reconcile: Callable[..., Any] | None = None,
         idempotent: bool = False,
+        breaker: Breaker | None = None,
     ) -> R:
         """See `Context.effect`; the function runs in the handler's own thread."""
-        call = _effect_call(name, key, function, args, reconcile, idempotent=idempotent)
+        call = _effect_call(
+            name, key, function, args, reconcile, idempotent=idempotent, breaker=breaker
+        )
         result: R = self._execution.drive_in_thread(self._execution.effect(call))
         return result
 
@@ -342,12 +399,13 @@ def _effect_call(
     reconcile: Callable[..., Any] | None,
     *,
     idempotent: bool,
+    breaker: Breaker | None,
 ) -> EffectCall:
     from holdfast.agents.execution import EffectCall
 
     if reconcile is not None and idempotent:
         raise DefinitionError(f"effect {name!r}: give reconcile= or idempotent=True, not both")
-    return EffectCall(name, key, function, args, reconcile, idempotent)
+    return EffectCall(name, key, function, args, reconcile, idempotent, breaker)
 
 
 def _published_value(topic: str, value: Any) -> bytes | None:

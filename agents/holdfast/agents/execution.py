@@ -15,9 +15,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from holdfast.agents.agent import AgentTask
+from holdfast.agents.breaker import Breaker
 from holdfast.agents.context import Context, Publication, SyncContext, TaskInfo
 from holdfast.agents.errors import EffectNotApplied
 from holdfast.agents.failures import failure_of, text_of
+from holdfast.agents.guarding import Guard
+from holdfast.agents.interrupts import Interrupt
+from holdfast.agents.keyed_state import StateTypes, StateUse
 from holdfast.agents.ledger import Ending
 from holdfast.agents.payloads import Payloads, TypeCodec
 from holdfast.agents.published import PublishedTopics
@@ -26,6 +30,7 @@ from holdfast.agents.steps import Begun, StepJournal, Steps, idempotency_key
 from holdfast.bus.port import Environment
 from holdfast.bus.registry import Registry
 from holdfast.schemas import DoesNotFit, Undecodable, Unencodable, UnknownSchema
+from holdfast.schemas.plan_change import PlanVersion
 from holdfast.schemas.records import (
     AskBody,
     Failure,
@@ -61,14 +66,7 @@ class Tools:
     payloads: Payloads
     published: PublishedTopics
     registry: Registry
-
-
-@dataclass(frozen=True, slots=True)
-class Interrupt:
-    """Why a handler is stopped; `failure` None: nothing is to be told of it (the slot is lost)."""
-
-    outcome: Outcome = Outcome.CANCELLED
-    failure: Failure | None = None
+    state: StateTypes
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +92,7 @@ class EffectCall:
     arguments: tuple[Any, ...]
     reconcile: Callable[..., Any] | None
     idempotent: bool
+    breaker: Breaker | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +131,11 @@ class Execution:
         self._envelope = envelope
         self._tools = tools
         self._steps = Steps(envelope, journal, tools.payloads, tools.environment.now_ms)
+        self._guard = Guard(journal, self._steps.prove)
         self._on_progress = on_progress
         self._publications: list[Publication] = []
+        self._journal = journal
+        self._state: StateUse | None = None
         self._interrupt: Interrupt | None = None
         self._task: asyncio.Task[Any] | None = None
         self._loop = asyncio.get_running_loop()
@@ -149,13 +151,39 @@ class Execution:
         from holdfast.agents.asking import Asking
 
         tools = self._tools
-        now_ms = tools.environment.now_ms
-        return Asking(self._envelope.run_id, now_ms, tools.payloads, tools.registry)
+        return Asking(self._envelope.run_id, tools.payloads, tools.registry)
+
+    @property
+    def state_use(self) -> StateUse:
+        """What is kept under the task's order key; raises `DefinitionError` if it has none."""
+        if self._state is None:
+            self._state = StateUse(
+                self._envelope,
+                self._journal.state,
+                self._tools.state,
+                self._go_on,
+                self._steps.park,
+            )
+        return self._state
+
+    def _go_on(self) -> None:
+        if self._interrupt is not None:
+            raise asyncio.CancelledError  # it was caught once; the attempt is over all the same
+
+    @property
+    def keeps_place(self) -> bool:
+        """Whether it cannot give up its place while it waits: a thread is held by it."""
+        return not self._handler.task.is_async
 
     @property
     def timeout_s(self) -> float:
         """How long the attempt may hold a place; 0: no limit."""
         return (self._envelope.timeout_ms or 0) / 1000
+
+    @property
+    def progress_timeout_s(self) -> float:
+        """How long it may make no progress in its place; 0: no limit."""
+        return (self._envelope.progress_timeout_ms or 0) / 1000
 
     async def run(self) -> Ending | None:
         """Return how the attempt ended; None when there is nothing to be told."""
@@ -177,7 +205,7 @@ class Execution:
 
     def interrupt(self, interrupt: Interrupt) -> None:
         """End the handler; the first reason counts, but a lost slot is told of nothing."""
-        if self._interrupt is None or interrupt.failure is None:
+        if interrupt.replaces(self._interrupt):
             self._interrupt = interrupt
         for request in list(self._requests):
             request.cancel()
@@ -216,18 +244,30 @@ class Execution:
             raise asyncio.CancelledError
         if self._steps.parked is not None:
             raise self._steps.parked
-        self._steps.check_all_asked()
-        if self._publications:
-            await self._tools.published.require({p.topic for p in self._publications})
         try:
+            if handler.task.returns_plan:
+                result = await self._apply(result)
+            self._steps.check_all_asked()
+            if self._publications:
+                await self._tools.published.require({p.topic for p in self._publications})
             data = handler.output.encode(result)
         except Unencodable as error:
             return self._unreadable(error, FailureKind.SCHEMA)
         output = await self._tools.payloads.pack(envelope.run_id, data)
+        state = {} if self._state is None else await self._state.close()
         ending = self._ending(Outcome.SUCCEEDED)
         ending.output = output
+        ending.state = state
         ending.published = [publication.record() for publication in self._publications]
         return ending
+
+    async def _apply(self, change: Any) -> PlanVersion:
+        """Change the run's plan by what the handler returned; that is its output."""
+        from holdfast.agents.asking import RETURNED_PLAN
+
+        made = self._steps.named(RETURNED_PLAN)
+        call = self.asking.returned_plan(change, made, self._envelope.attempt)
+        return PlanVersion(version=await self.drive(self.ask(call)))
 
     async def _call(self, value: Any) -> Any:
         task = self._handler.task
@@ -273,15 +313,20 @@ class Execution:
     # --- steps and effects ---------------------------------------------------------------------
 
     def step(
-        self, name: str, key: str, function: Callable[..., Any], arguments: tuple[Any, ...]
+        self,
+        name: str,
+        key: str,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        breaker: Breaker | None = None,
     ) -> Procedure:
         """See `Context.step`."""
         begun = self._begin(name, key, function, arguments)
         if begun.found is not None:
             return (yield self._steps.replay(begun))
-        yield self._steps.prove()
+        passage = yield self._guard.enter(breaker)
         started_ms = self._tools.environment.now_ms()
-        value = yield Body(function, arguments)
+        value = yield from self._guard.call(passage, Body(function, arguments))
         return (yield self._steps.commit(begun, StepKind.STEP, value, started_ms))
 
     def effect(self, call: EffectCall) -> Procedure:
@@ -290,23 +335,25 @@ class Execution:
         found = begun.found
         if found is not None and found.kind is not StepKind.INTENT:
             return (yield self._steps.replay(begun))
+        passage = yield self._guard.enter(call.breaker)  # before the intent: it may take hours
         started_ms = self._tools.environment.now_ms()
         idempotency = {"idempotency_key": idempotency_key(self._envelope, begun)}
         if found is None:
             yield self._steps.intend(begun)
         elif call.reconcile is not None:
-            yield self._steps.prove()
             try:
-                value = yield Body(call.reconcile, call.arguments, idempotency)
+                body = Body(call.reconcile, call.arguments, idempotency)
+                value = yield from self._guard.call(passage, body)
             except EffectNotApplied:
-                pass  # so it is called below, for the first time as far as the world goes
+                # So it is called below, for the first time as far as the world goes.
+                passage = yield self._guard.enter(call.breaker)
             else:
                 return (yield self._steps.commit(begun, StepKind.EFFECT, value, started_ms))
         elif not call.idempotent:
             raise self._steps.unknown(begun)
-        yield self._steps.prove()
         try:
-            value = yield Body(call.function, call.arguments, idempotency)
+            body = Body(call.function, call.arguments, idempotency)
+            value = yield from self._guard.call(passage, body)
         except EffectNotApplied:
             yield self._steps.take_back(begun)
             raise
@@ -314,8 +361,7 @@ class Execution:
 
     def ask(self, call: AskCall) -> Procedure:
         """Ask the coordinator for something, once; return or raise the answer."""
-        if self._interrupt is not None:
-            raise asyncio.CancelledError  # it was caught once; the attempt is over all the same
+        self._go_on()
         begun = self._steps.begin_ask(call.name, call.key, call.arguments)
         found = begun.found
         if found is None:
@@ -376,8 +422,7 @@ class Execution:
     def _begin(
         self, name: str, key: str, function: Callable[..., Any], arguments: tuple[Any, ...]
     ) -> Begun:
-        if self._interrupt is not None:
-            raise asyncio.CancelledError  # it was caught once; the attempt is over all the same
+        self._go_on()
         return self._steps.begin(name, key, function, arguments)
 
     async def _body(self, body: Body) -> Any:
@@ -407,7 +452,8 @@ class Execution:
 
     def _failed(self, error: BaseException) -> Ending:
         ending = self._ending(Outcome.FAILED)
-        ending.failure = failure_of(error, self._handler.task.non_retryable)
+        failure = failure_of(error, self._handler.task.policy)
+        ending.failure = self._guard.blame(failure, error)
         return ending
 
     def _unreadable(self, error: BaseException, kind: FailureKind) -> Ending:

@@ -7,7 +7,8 @@ from pathlib import Path
 from types import TracebackType
 
 from holdfast.agents.errors import DefinitionError, Fatal, Parked
-from holdfast.schemas.records import Failure, FailureKind
+from holdfast.schemas.records import Failure, FailureKind, RetryPolicy
+from holdfast.schemas.retrying import NEVER, RETRY_AFTER_MAX_S, error_names, rule_for
 
 __all__ = ["failure_of", "shortened", "text_of"]
 
@@ -19,21 +20,35 @@ TRACEBACK_CHARS_MAX = 12_000
 _OWN_FOLDER = str(Path(__file__).parent)
 
 
-def failure_of(
-    error: BaseException, non_retryable: tuple[type[BaseException], ...] = ()
-) -> Failure:
+def failure_of(error: BaseException, policy: RetryPolicy | None = None) -> Failure:
     """Return the failure that an exception of a handler becomes.
 
-    Its traceback begins at the user's first frame; our own frames in front of it are left out.
+    Its traceback begins at the user's first frame; our own frames in front of it are left out. What
+    the task's own `policy` never tries again is not retryable, whatever a plan says.
     """
-    retryable = not isinstance(error, (Fatal, Parked, DefinitionError, *non_retryable))
-    return Failure(
+    failure = Failure(
         error.kind if isinstance(error, Parked) else FailureKind.ERROR,
         _printable(type(error).__qualname__),
         shortened(text_of(error)),
         _traceback(error),
-        retryable,
+        not isinstance(error, (Fatal, Parked, DefinitionError)),
+        error_names(type(error)),
+        _retry_after_ms(error),
     )
+    if policy is not None and rule_for(policy, failure) == NEVER:
+        failure.retryable = False
+    return failure
+
+
+def _retry_after_ms(error: BaseException) -> int | None:
+    """Return what the exception says of when to try again; nonsense counts as nothing."""
+    try:
+        after_s = getattr(error, "retry_after_s", None)
+        if isinstance(after_s, int | float) and not isinstance(after_s, bool) and after_s >= 0:
+            return round(min(after_s, RETRY_AFTER_MAX_S) * 1000)
+    except Exception:  # noqa: BLE001 a user's property may raise anything
+        return None
+    return None
 
 
 def text_of(error: BaseException) -> str:

@@ -14,7 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from holdfast.agents.execution import Execution, Handler, Interrupt, Tools
+from holdfast.agents.admission import Admission
+from holdfast.agents.breaker import Breaker
+from holdfast.agents.circuits import Circuits
+from holdfast.agents.execution import Execution, Handler, Tools
+from holdfast.agents.interrupts import Interrupt
 from holdfast.agents.ledger import (
     Draft,
     Ending,
@@ -25,11 +29,14 @@ from holdfast.agents.ledger import (
     Phase,
     StepWrite,
     cancelled_failure,
+    first_that_fits,
     fold_step,
+    unknown_task,
 )
-from holdfast.agents.metrics import AgentMetrics
+from holdfast.agents.metrics import AgentMetrics, GaugeShare, StateShare
 from holdfast.agents.places import Places
-from holdfast.agents.resting import Resting
+from holdfast.agents.progress import Progress
+from holdfast.agents.resting import SLEEP_AFTER_S, Resting
 from holdfast.agents.run_journal import RunJournal
 from holdfast.agents.runs import Run, Runs
 from holdfast.agents.wire import (
@@ -38,6 +45,7 @@ from holdfast.agents.wire import (
     RecordMaker,
     TaskHeaders,
     check_names,
+    deletion_in,
     trace_of,
     undecodable,
 )
@@ -57,11 +65,10 @@ from holdfast.schemas.records import (
     StepEntry,
     TaskEnvelope,
 )
+from holdfast.schemas.state_keys import order_record_key
 
 __all__ = ["AgentMachine", "AgentSetup"]
 
-PROGRESS_EVERY_S = 1.0
-"""A task's progress is passed on at most so often; of what comes between the newest is kept."""
 EXPIRE_EVERY_MS = 3_600_000
 """How often old cancels are looked for."""
 
@@ -79,13 +86,9 @@ class AgentSetup:
     tools: Tools
     places: Places
     metrics: AgentMetrics
-
-
-@dataclass(slots=True)
-class _Progress:
-    message: str
-    fraction: float | None
-    due_s: float
+    circuits: Circuits
+    breaker: Breaker | None = None
+    sleep_after_s: float = SLEEP_AFTER_S
 
 
 class AgentMachine:
@@ -96,13 +99,20 @@ class AgentMachine:
         self._control = control
         self._environment = setup.tools.environment
         self._ledger = Ledger(setup.identity, setup.topics.tasks, setup.places.busy)
+        self.state = self._ledger.state
+        self._share = StateShare(setup.metrics)
+        self._asleep = GaugeShare(setup.metrics.asleep)
         self._records = RecordMaker(
             setup.topics, setup.agent, setup.identity.build_id, control.journal
         )
         self._runs = Runs(setup.places, self._report)
-        self.resting = Resting(setup.places, self._runs)
+        self.resting = Resting(setup.places, self._runs, setup.sleep_after_s, self._take_progress)
+        self.circuits = setup.circuits
+        self._admission = Admission(
+            setup.circuits, setup.breaker, setup.handlers, self._ledger.line_up
+        )
         self._waiters: dict[StepWrite, asyncio.Future[None]] = {}
-        self._progress: dict[Run, _Progress] = {}
+        self._progress = Progress()
         self._expire_at_ms = 0
         self._lost = False
         self._paused = False
@@ -111,6 +121,9 @@ class AgentMachine:
 
     def restore(self, key: str, value: bytes | None) -> None:
         """See `SlotMachine`. Raises `Undecodable` for a journal that this build cannot read."""
+        if key.startswith("/"):
+            self.state.restore(key, value)
+            return
         if value is None:
             self._ledger.restore(key, None)
             return
@@ -123,7 +136,9 @@ class AgentMachine:
             opened.positions, clean=opened.clean, now_ms=opened.now_ms, at_s=self._now_s()
         )
         if not opened.clean:
-            self._setup.metrics.resumes.inc(self._ledger.open_tasks)
+            self._setup.metrics.resumes.inc(self._ledger.book.open_tasks)
+        self._share.measure(self.state.values, self.state.size_bytes)
+        self._asleep.measure(self._ledger.book.asleep)
         self._setup.places.join(self)
         self._offer()
         self._control.wake()
@@ -147,10 +162,8 @@ class AgentMachine:
         if now_ms >= self._expire_at_ms:
             self._expire_at_ms = now_ms + EXPIRE_EVERY_MS
             self._ledger.expire(now_ms)
-        moments = [progress.due_s for progress in self._progress.values()]
-        accept_s = self._ledger.due_at_s()
-        if accept_s is not None:
-            moments.append(accept_s)
+        sources = (self._progress.due_at_s(), self._ledger.due_at_s())
+        moments = [moment for moment in sources if moment is not None]
         if not moments:
             return self._expire_at_ms
         wait_ms = math.ceil(max(0.0, min(moments) - self._now_s()) * 1000)
@@ -159,8 +172,8 @@ class AgentMachine:
     def collect(self, now_ms: int) -> Commit | None:
         """See `SlotMachine`."""
         at_s = self._now_s()
-        if self._progress:
-            self._post_progress(now_ms, at_s)
+        for run, said in self._progress.due(at_s):
+            self._post([self._records.progress(run.entry, said.message, said.fraction, now_ms)], ())
         drafts = self._ledger.collect(now_ms, at_s)
         if drafts is None:
             return None
@@ -181,11 +194,13 @@ class AgentMachine:
     def quiesce(self) -> None:
         """See `SlotMachine`."""
         self._ledger.stop()
+        self.resting.quiesce()
 
     def abandon(self) -> None:
         """See `SlotMachine`."""
         self._ledger.stop()
         self._setup.places.leave(self)
+        self._admission.clear()
         self._progress.clear()
         self._runs.stop_all()
 
@@ -193,6 +208,8 @@ class AgentMachine:
         """See `SlotMachine`."""
         self._lost = True
         self.abandon()
+        self._share.measure(0, 0)
+        self._asleep.measure(0)
         if self._paused:
             self._setup.metrics.paused.dec()
             self._paused = False
@@ -206,6 +223,7 @@ class AgentMachine:
         """Let the next run go on that has its answer, or the next task start."""
         if self.resting.take_place():
             return True
+        self._admission.look_again()
         while (entry := self._ledger.next_startable()) is not None:
             if self._start(entry, alone=False):
                 return True
@@ -253,6 +271,11 @@ class AgentMachine:
     def _read_control(self, received: Received, now_ms: int) -> None:
         try:
             control = decode(ControlEnvelope, received.value or b"")
+            if control.action is ControlAction.DELETE_STATE:
+                deletion = deletion_in(control, received.key)
+                self._ledger.skip(received.topic, received.offset)
+                self.state.delete(deletion, received.offset)
+                return
             check_names(control.run_id, control.task_id, control.attempt, control.reply_key)
         except Undecodable as error:
             self._bury(received, undecodable(error), now_ms)
@@ -287,19 +310,7 @@ class AgentMachine:
 
     def _post(self, *choices: Sequence[Record]) -> None:
         """Have the first choice written; the next, where the bus does not take it."""
-        self._ledger.post(_choice(choices))
-
-    def _post_progress(self, now_ms: int, at_s: float) -> None:
-        for run, progress in list(self._progress.items()):
-            if not run.live or run.entry.phase is not Phase.RUNNING:
-                del self._progress[run]
-            elif progress.due_s <= at_s:
-                del self._progress[run]
-                run.progressed_s = at_s
-                record = self._records.progress(
-                    run.entry, progress.message, progress.fraction, now_ms
-                )
-                self._post([record], ())
+        self._ledger.post(first_that_fits(choices))
 
     # --- changes -------------------------------------------------------------------------------
 
@@ -321,6 +332,8 @@ class AgentMachine:
 
     def _apply(self, draft: Draft) -> None:
         draft.apply()
+        self._share.measure(self.state.values, self.state.size_bytes)
+        self._asleep.measure(self._ledger.book.asleep)
         for write in draft.steps:
             waiter = self._waiters.pop(write, None)
             if waiter is not None and not waiter.done():
@@ -342,6 +355,8 @@ class AgentMachine:
 
     def _answered(self, draft: Draft, write: StepWrite) -> None:
         run = None if draft.entry is None else self._runs.get(draft.entry)
+        if run is not None:
+            run.moved(f"step {write.name!r} (key {write.key!r})")
         if write.control is not None and run is not None:
             answer = run.waits.get((write.name, write.key))
             if answer is not None and not answer.done():
@@ -353,15 +368,21 @@ class AgentMachine:
         self._setup.places.offer()
 
     def _start(self, entry: Entry, *, alone: bool) -> bool:
-        """Give `entry` a place; False if it ended instead."""
+        """Give `entry` a place; False if it ended instead, or is kept back by a breaker."""
         envelope = entry.envelope
         assert envelope is not None
         if envelope.task not in self._setup.handlers:
-            self._ledger.end(entry, self._unknown_task(envelope.task))
+            ending = unknown_task(
+                self._setup.agent, envelope.task, self._setup.handlers, self._environment.now_ms()
+            )
+            self._ledger.end(entry, ending)
             self._control.wake()
             return False
+        passages = self._admission.admit(entry)
+        if passages is None:
+            return False
         seat = self._setup.places.sit(entry.name, alone=alone)
-        run = self._runs.add(entry, seat)
+        run = self._runs.add(entry, seat, passages)
         if self._ledger.start(entry, self._now_s()):
             self._launch(run)
         self._control.wake()
@@ -379,7 +400,7 @@ class AgentMachine:
             self._setup.tools,
             partial(self._take_progress, run),
         )
-        self._runs.launch(run, execution, envelope.timeout_ms)
+        self._runs.launch(run, execution)
 
     def _report(self, run: Run, ending: Ending | None) -> None:
         entry = run.entry
@@ -393,29 +414,20 @@ class AgentMachine:
         elif entry.phase in (Phase.RUNNING, Phase.STARTING):
             if not ending.finished_ms:
                 ending.started_ms = ending.finished_ms = self._environment.now_ms()
+            self._admission.settle(run, ending)
             self._ledger.end(entry, ending)
             assert entry.envelope is not None
+            if ending.outcome is Outcome.FAILED and ending.failure is not None:
+                self._setup.metrics.failed(ending.failure.error_class)
             series = self._setup.metrics.of(entry.envelope.task)
             series.outcomes[ending.outcome].inc()
             series.handler_seconds.observe((ending.finished_ms - ending.started_ms) / 1000)
         self._control.wake()
 
-    def _unknown_task(self, task: str) -> Ending:
-        now_ms = self._environment.now_ms()
-        known = ", ".join(sorted(self._setup.handlers)) or "none"
-        failure = Failure(
-            FailureKind.UNKNOWN_TASK,
-            "UnknownTask",
-            f"agent {self._setup.agent!r} has no task {task!r}; it has: {known}",
-            "",
-            retryable=False,
-        )
-        return Ending(Outcome.FAILED, None, failure, [], now_ms, now_ms)
-
     def _take_progress(self, run: Run, message: str, fraction: float | None) -> None:
         if run.live and not self._lost:
-            due_s = max(self._now_s(), run.progressed_s + PROGRESS_EVERY_S)
-            self._progress[run] = _Progress(message, fraction, due_s)
+            self._progress.take(run, message, fraction, self._now_s())
+            run.moved(f"the word {message!r}")
             self._control.wake()
 
     def _now_s(self) -> float:
@@ -447,6 +459,10 @@ class AgentMachine:
             await waiter
         finally:
             self._waiters.pop(write, None)
+
+    def owns(self, order_key: str) -> bool:
+        """Tell whether the slot is an order key's."""
+        return self._control.owns(order_record_key(order_key))
 
     @contextmanager
     def readable(self, run: Run) -> Iterator[None]:
@@ -481,16 +497,3 @@ def _interrupt_for(reason: str) -> Interrupt:
 def _is_poison(draft: Draft) -> bool:
     failure = draft.answer.result.failure if draft.answer is not None else None
     return failure is not None and failure.kind is FailureKind.POISON
-
-
-def _nothing() -> None:
-    """Nothing follows."""
-
-
-def _choice(choices: Sequence[Sequence[Record]]) -> Draft:
-    def refuse(reason: str) -> Draft:
-        if len(choices) == 1:
-            raise RuntimeError(f"the bus refuses a record that cannot be left out: {reason}")
-        return _choice(choices[1:])
-
-    return Draft(_nothing, refuse, records=choices[0])

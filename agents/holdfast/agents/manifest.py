@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from holdfast.schemas import (
     UnsupportedType,
     encode,
 )
-from holdfast.schemas.plan import Retry
+from holdfast.schemas.records import BreakerRow
 
 __all__ = ["SIGN_OF_LIFE_S", "ManifestPublisher", "register_tasks"]
 
@@ -69,10 +69,11 @@ def _manifest(task: AgentTask[Any, Any], input_id: int, output_id: int) -> TaskM
         name=task.name,
         input_schema_id=input_id,
         output_schema_id=output_id,
-        retry=(task.retry or Retry()).policy(),
+        retry=task.policy,
         timeout_ms=_ms(task.timeout_s),
         queue_timeout_ms=_ms(task.queue_timeout_s),
         description=task.description,
+        progress_timeout_ms=_ms(task.progress_timeout_s),
     )
 
 
@@ -81,9 +82,19 @@ def _ms(seconds: float | None) -> int | None:
 
 
 class ManifestPublisher:
-    """Publishes a manifest, again every `SIGN_OF_LIFE_S`, and takes it back at a clean stop."""
+    """Publishes a manifest, again every `SIGN_OF_LIFE_S`, and takes it back at a clean stop.
 
-    def __init__(self, environment: Environment, topic: str, manifest: Manifest) -> None:
+    `breakers`: those that are not closed now.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        topic: str,
+        manifest: Manifest,
+        breakers: Callable[[], list[BreakerRow]] = list,
+    ) -> None:
+        self._breakers = breakers
         self._environment = environment
         self._topic = topic
         self._manifest = manifest
@@ -115,5 +126,7 @@ class ManifestPublisher:
                 logger.warning("no sign of life was given: %s", error)
 
     async def _publish(self) -> None:
-        manifest = replace(self._manifest, seen_ms=self._environment.now_ms())
+        manifest = replace(
+            self._manifest, seen_ms=self._environment.now_ms(), breakers=self._breakers()
+        )
         await self._environment.bus.publish([Record(self._topic, self._key, encode(manifest))])

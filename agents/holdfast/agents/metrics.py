@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client import Counter, Gauge, Histogram
 
 from holdfast.schemas.records import Outcome
 
-__all__ = ["AgentMetrics", "TaskMetrics"]
+__all__ = ["AgentMetrics", "BreakerMetrics", "GaugeShare", "StateShare", "TaskMetrics"]
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 3600)
 
@@ -26,8 +28,53 @@ RESUMES = Counter("holdfast_resumes_total", "Attempts that went on after an uncl
 POISON = Counter("holdfast_poison_total", "Tasks that killed their process too often", ["agent"])
 UNDECODABLE = Counter("holdfast_undecodable_total", "Records that nobody can read", ["agent"])
 RUNNING = Gauge("holdfast_handlers_running", "Places that are taken", ["agent"])
+RESTING = Gauge(
+    "holdfast_handlers_resting", "Bodies that only wait: in memory, without a place", ["agent"]
+)
+ASLEEP = Gauge(
+    "holdfast_handlers_asleep", "Tasks that wait without a body: in the journal alone", ["agent"]
+)
 STUCK = Gauge("holdfast_handlers_stuck", "Bodies that outlive the end of their attempt", ["agent"])
 PAUSED = Gauge("holdfast_slots_paused", "Slots that read no tasks: too many are open", ["agent"])
+FAILURES = Counter(
+    "holdfast_failures_total",
+    "Attempts that failed here, by the class of the error",
+    ["agent", "error"],
+)
+BREAKER_STATE = Gauge(
+    "holdfast_breaker_state", "0: closed, 1: half open, 2: open", ["agent", "breaker"]
+)
+BREAKER_OPEN_SECONDS = Gauge(
+    "holdfast_breaker_open_seconds",
+    "For how long a breaker has not been closed",
+    ["agent", "breaker"],
+)
+BREAKER_OPENINGS = Counter(
+    "holdfast_breaker_openings_total", "How often a breaker has opened", ["agent", "breaker"]
+)
+BREAKER_REFUSED = Counter(
+    "holdfast_breaker_refused_total",
+    "Calls and tasks that a breaker has not let through at once",
+    ["agent", "breaker"],
+)
+
+ERRORS_MAX = 100
+"""So many classes of errors have a series; what others there are counts as `other`."""
+
+
+class BreakerMetrics:
+    """One breaker's series."""
+
+    def __init__(self, agent: str, breaker: str, open_s: Callable[[], float]) -> None:
+        self.state = BREAKER_STATE.labels(agent, breaker)
+        self.state.set(0)
+        self.openings = BREAKER_OPENINGS.labels(agent, breaker)
+        self.refused = BREAKER_REFUSED.labels(agent, breaker)
+        BREAKER_OPEN_SECONDS.labels(agent, breaker).set_function(open_s)
+
+
+STATE_VALUES = Gauge("holdfast_state_values", "Values kept under order keys", ["agent"])
+STATE_BYTES = Gauge("holdfast_state_bytes", "Their bytes, with their keys", ["agent"])
 
 
 class TaskMetrics:
@@ -45,14 +92,19 @@ class AgentMetrics:
     def __init__(self, agent: str) -> None:
         self._agent = agent
         self._tasks: dict[str, TaskMetrics] = {}
+        self._errors: dict[str, Counter] = {}
         self.steps = STEPS.labels(agent)
         self.retries = RETRIES.labels(agent)
         self.resumes = RESUMES.labels(agent)
         self.poison = POISON.labels(agent)
         self.undecodable = UNDECODABLE.labels(agent)
         self.running = RUNNING.labels(agent)
+        self.resting = RESTING.labels(agent)
+        self.asleep = ASLEEP.labels(agent)
         self.stuck = STUCK.labels(agent)
         self.paused = PAUSED.labels(agent)
+        self.state_values = STATE_VALUES.labels(agent)
+        self.state_bytes = STATE_BYTES.labels(agent)
 
     def of(self, task: str) -> TaskMetrics:
         """Return the series of a task that the agent has."""
@@ -60,3 +112,42 @@ class AgentMetrics:
         if found is None:
             found = self._tasks[task] = TaskMetrics(self._agent, task)
         return found
+
+    def failed(self, error: str) -> None:
+        """Count a failed attempt."""
+        if error not in self._errors and len(self._errors) >= ERRORS_MAX:
+            error = "other"
+        series = self._errors.get(error)
+        if series is None:
+            series = self._errors[error] = FAILURES.labels(self._agent, error)
+        series.inc()
+
+
+class GaugeShare:
+    """What one slot adds to a gauge of its agent."""
+
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
+        self._value = 0
+
+    def measure(self, value: int) -> None:
+        """The slot has so much now."""
+        if value != self._value:
+            self._gauge.inc(value - self._value)
+            self._value = value
+
+
+class StateShare:
+    """What one slot adds to the gauges of its agent's state."""
+
+    def __init__(self, metrics: AgentMetrics) -> None:
+        self._metrics = metrics
+        self._values = 0
+        self._bytes = 0
+
+    def measure(self, values: int, size_bytes: int) -> None:
+        """The slot holds so much now."""
+        if values != self._values or size_bytes != self._bytes:
+            self._metrics.state_values.inc(values - self._values)
+            self._metrics.state_bytes.inc(size_bytes - self._bytes)
+            self._values, self._bytes = values, size_bytes

@@ -51,6 +51,8 @@ class Places:
     def __init__(self, concurrency: int) -> None:
         self.concurrency = concurrency
         self._claimants: deque[Claimant] = deque()
+        self.resting = 0
+        """How many bodies only wait, without a place."""
         self._seats: dict[Seat, None] = {}
         self._tasks: dict[str, int] = {}
         self._alone: Seat | None = None
@@ -110,6 +112,20 @@ class Places:
             for claimant in self._claimants:
                 claimant.body_ended(seat.task)
         self.offer()
+
+    def rest(self, seat: Seat) -> None:
+        """Give a place back whose body only waits: it is to `rise`, or to end (`rested`)."""
+        self.resting += 1
+        self.stand_up(seat)
+
+    def rise(self, task: str) -> Seat:
+        """Take a place for a body that rests; as `sit`."""
+        self.resting -= 1
+        return self.sit(task)
+
+    def rested(self) -> None:
+        """A body has ended while it rested."""
+        self.resting -= 1
 
     def share(self, seat: Seat) -> None:
         """A task that ran alone has come further: others may start beside it."""

@@ -4,6 +4,9 @@
        ^                                    |
        +------ a place, after an answer ----+
 
+A synchronous handler does not rest: it holds a thread, and nobody can take that away. It keeps
+thread and place for a second, then it goes straight to sleep: its waiting `ctx` call raises.
+One that waits for a circuit breaker rests likewise, but never sleeps: only this process wakes it.
 `timeout_s` stands still while a handler rests. Those who rise get places before those who begin.
 """
 
@@ -11,27 +14,46 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
+from typing import Any
 
-from holdfast.agents.execution import Interrupt
+from holdfast.agents.circuits import Gate, Passage
+from holdfast.agents.interrupts import Interrupt
 from holdfast.agents.places import Places
 from holdfast.agents.runs import Run, Runs
 from holdfast.schemas.records import StepEntry
 
-__all__ = ["REST_AFTER_S", "SLEEP_AFTER_S", "Resting"]
+__all__ = ["REST_AFTER_S", "SLEEP_AFTER_S", "THREAD_KEPT_S", "Resting"]
 
 REST_AFTER_S = 0.02
 """Nothing has run for so long but asks: the handler rests. What is asked one after the other, and
 answered in milliseconds, keeps its place."""
 SLEEP_AFTER_S = 10.0
+"""So long a handler that rests keeps its memory, where its agent is not told otherwise."""
+
+RESTING_MAX = 250
+"""So many of a slot keep their memory: of more the first go to sleep at once. Who sleeps does not
+keep the slot from reading on, who rests does."""
+THREAD_KEPT_S = 1.0
+"""So long a synchronous handler that waits keeps its thread, and its place."""
 
 
 class Resting:
-    """The runs of one slot that wait for answers."""
+    """The runs of one slot that wait for answers; `tell` passes on why one waits for a breaker."""
 
-    def __init__(self, places: Places, runs: Runs) -> None:
+    def __init__(
+        self,
+        places: Places,
+        runs: Runs,
+        sleep_after_s: float,
+        tell: Callable[[Run, str, float | None], None],
+    ) -> None:
+        self._tell = tell
         self._places = places
         self._runs = runs
+        self._sleep_after_s = sleep_after_s
         self._rising: deque[Run] = deque()
+        self._rested: deque[tuple[Run, int]] = deque(maxlen=RESTING_MAX)
 
     async def answer(self, run: Run, name: str, key: str) -> StepEntry:
         """Return the answer to an ask of a run once it is journaled, and the run has a place."""
@@ -43,31 +65,95 @@ class Resting:
         finally:
             run.waits.pop((name, key), None)
         await self.rise(run)
+        self.look_soon(run)  # it may wait for other answers still, and do nothing with this one
         return run.entry.steps[name, key]
+
+    async def enter(self, run: Run, gate: Gate) -> Passage:
+        """Return once a breaker lets a call of the run through, and the run has a place.
+
+        A run that was started as the trial makes its first call as such.
+        """
+        for held in run.passages:
+            if held.gate is gate and gate.circuit.on_trial(held.passed):
+                return held
+        passage = gate.try_enter() or await self._let_through(run, gate)
+        run.passages.append(passage)
+        return passage
+
+    async def _let_through(self, run: Run, gate: Gate) -> Passage:
+        assert run.execution is not None, "it is at work"
+        self._tell(run, gate.describe(), None)
+        let_in = gate.queue()
+        run.guards.add(let_in)
+        try:
+            if run.execution.keeps_place:
+                self._runs.stop_clock(run)
+                await let_in
+                self._runs.start_clock(run)
+            else:
+                self.look_soon(run)
+                await let_in
+                await self.rise(run)
+        except asyncio.CancelledError:
+            if let_in.done() and not let_in.cancelled():
+                gate.left(let_in.result())
+            raise
+        finally:
+            run.guards.discard(let_in)
+        self._tell(run, f"goes on: {gate.name!r} lets a call through", None)
+        return let_in.result()
 
     def look_soon(self, run: Run) -> None:
         """Something has ended: perhaps all that is left are asks."""
-        if run.waits and run.seat is not None:
+        if (run.waits or run.guards) and run.seat is not None:
             asyncio.get_running_loop().call_later(REST_AFTER_S, self._rest, run)
 
     def _rest(self, run: Run) -> None:
         execution, seat = run.execution, run.seat
-        if not run.live or not run.waits or seat is None or execution is None:
+        waits: tuple[asyncio.Future[Any], ...] = (*run.waits.values(), *run.guards)
+        if not run.live or not waits or seat is None or execution is None:
             return
-        if execution.bodies or any(answer.done() for answer in run.waits.values()):
+        if execution.bodies or any(wait.done() for wait in waits):
+            return
+        loop = asyncio.get_running_loop()
+        if execution.keeps_place:
+            kept_s = min(THREAD_KEPT_S, self._sleep_after_s)
+            run.timers.append(loop.call_later(kept_s, self._end_thread, run, waits))
             return
         run.seat = None
         self._runs.stop_clock(run)
-        self._places.stand_up(seat)
-        loop = asyncio.get_running_loop()
-        run.timers.append(loop.call_later(SLEEP_AFTER_S, self._sleep, run, run.rests))
+        self._places.rest(seat)
+        run.timers.append(loop.call_later(self._sleep_after_s, self._sleep, run, run.rests))
+        if len(self._rested) == RESTING_MAX:
+            self._sleep(*self._rested.popleft())  # does nothing if it has gone on since
+        self._rested.append((run, run.rests))
+
+    def _end_thread(self, run: Run, waits: tuple[asyncio.Future[Any], ...]) -> None:
+        """Let a thread go that still waits for what it waited for."""
+        assert run.execution is not None, "it waits"
+        same = set(waits) == {*run.waits.values(), *run.guards}
+        if run.live and same and not run.execution.bodies and not any(w.done() for w in waits):
+            self._drop(run)
 
     def _sleep(self, run: Run, rests: int) -> None:
-        if not run.live or run.seat is not None or run.rests != rests or run.risen is not None:
-            return
+        if run.live and run.seat is None and run.rests == rests and run.risen is None:
+            self._drop(run)
+
+    def _drop(self, run: Run) -> None:
+        if run.guards:
+            return  # nobody outside of this process would wake it
         assert run.execution is not None, "it rests"
         run.slept_on = tuple(run.waits)
-        run.execution.interrupt(Interrupt())
+        run.execution.interrupt(Interrupt(sleeping=True))
+
+    def quiesce(self) -> None:
+        """The slot is to be given up in peace: who rests need not keep it from that."""
+        self._sleep_after_s = 0.0
+        for run in list(self._runs):
+            if run.waits:
+                self._sleep(run, run.rests)
+            if run.guards and run.execution is not None and not run.execution.bodies:
+                run.execution.interrupt(Interrupt())  # its attempt goes on at the next owner
 
     async def rise(self, run: Run) -> None:
         """Return once the run has a place."""
@@ -88,7 +174,7 @@ class Resting:
             if risen is None or not run.live:
                 continue
             run.rests += 1
-            run.seat = self._places.sit(run.entry.name)
+            run.seat = self._places.rise(run.entry.name)
             self._runs.start_clock(run)
             risen.set_result(None)
             return True

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from holdfast.agents.execution import Execution, Interrupt
+from holdfast.agents.circuits import Passage
+from holdfast.agents.execution import Execution
+from holdfast.agents.heartbeat import Heartbeat
+from holdfast.agents.interrupts import Interrupt
 from holdfast.agents.ledger import Ending, Entry
 from holdfast.agents.places import Places, Seat
 from holdfast.schemas.records import Failure, FailureKind, Outcome
+from holdfast.schemas.retrying import error_names
 
 __all__ = ["GRACE_S", "Run", "Runs"]
 
@@ -31,7 +35,8 @@ class Run:
 
     `seat` is None while it rests (see `resting`), `waits` are the asks that it waits for, `risen`
     is there while it has an answer and no place yet. `slept_on`: what it waited for when its body
-    was dropped.
+    was dropped. `guards`: the breakers that it waits for; `passages`: what they have let through,
+    and what has no outcome yet.
     """
 
     entry: Entry
@@ -48,6 +53,14 @@ class Run:
     slept_on: tuple[tuple[str, str], ...] | None = None
     left_s: float | None = None
     clock: asyncio.TimerHandle | None = None
+    heartbeat: Heartbeat | None = None
+    guards: set[asyncio.Future[Passage]] = field(default_factory=set)
+    passages: list[Passage] = field(default_factory=list)
+
+    def moved(self, what: str) -> None:
+        """It has made progress."""
+        if self.heartbeat is not None:
+            self.heartbeat.moved(what)
 
     @property
     def live(self) -> bool:
@@ -67,31 +80,38 @@ class Runs:
     def __len__(self) -> int:
         return len(self._bodies)
 
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self._bodies)
+
     def get(self, entry: Entry) -> Run | None:
         """Return the run of a task's newest attempt."""
         return self._current.get(entry)
 
-    def add(self, entry: Entry, seat: Seat) -> Run:
-        """Note that `entry` has a place."""
-        run = Run(entry, entry.attempt, seat)
+    def add(self, entry: Entry, seat: Seat, passages: Sequence[Passage] = ()) -> Run:
+        """Note that `entry` has a place, and what let it through."""
+        run = Run(entry, entry.attempt, seat, passages=list(passages))
         self._bodies[run] = None
         self._current[entry] = run
         return run
 
-    def launch(self, run: Run, execution: Execution, timeout_ms: int | None) -> None:
+    def launch(self, run: Run, execution: Execution) -> None:
         """Start the handler."""
         run.execution = execution
         loop = asyncio.get_running_loop()
         run.task = loop.create_task(self._work(run, execution))
-        if timeout_ms is not None:
-            run.left_s = timeout_ms / 1000
-            self.start_clock(run)
+        if execution.timeout_s:
+            run.left_s = execution.timeout_s
+        if execution.progress_timeout_s:
+            run.heartbeat = Heartbeat(execution.progress_timeout_s, partial(self._give_up, run))
+        self.start_clock(run)
 
     def start_clock(self, run: Run) -> None:
         """Let the time of an attempt run (on)."""
         if run.left_s is not None and run.clock is None:
             loop = asyncio.get_running_loop()
             run.clock = loop.call_later(run.left_s, self._timed_out, run)
+        if run.heartbeat is not None:
+            run.heartbeat.start()
 
     def stop_clock(self, run: Run) -> None:
         """Let it stand still."""
@@ -99,15 +119,21 @@ class Runs:
             run.left_s = max(0.0, run.clock.when() - asyncio.get_running_loop().time())
             run.clock.cancel()
             run.clock = None
+        if run.heartbeat is not None:
+            run.heartbeat.stop()
 
     def _timed_out(self, run: Run) -> None:
         assert run.execution is not None, "its clock runs"
+        self._give_up(run, f"the handler ran longer than {run.execution.timeout_s:g} s")
+
+    def _give_up(self, run: Run, message: str) -> None:
         failure = Failure(
             FailureKind.TIMEOUT,
             "TimeoutError",
-            f"the handler ran longer than {run.execution.timeout_s:g} s",
+            message,
             "",
             retryable=True,
+            classes=error_names(TimeoutError),
         )
         self.interrupt(run, Interrupt(Outcome.FAILED, failure))
 
@@ -154,10 +180,15 @@ class Runs:
         for timer in run.timers:
             timer.cancel()
         self._bodies.pop(run, None)
+        for passage in run.passages:
+            passage.gate.left(passage)
+        run.passages.clear()
         if self._current.get(run.entry) is run:
             del self._current[run.entry]
         if run.seat is not None:
             self._places.stand_up(run.seat)
+        else:
+            self._places.rested()
 
     def _outlived(self, run: Run) -> None:
         if run.reported or run.execution is None:

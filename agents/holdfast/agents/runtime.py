@@ -8,8 +8,10 @@ from functools import partial
 from importlib.metadata import version
 
 from holdfast.agents.agent import Agent
+from holdfast.agents.circuits import Circuits
 from holdfast.agents.errors import DefinitionError
 from holdfast.agents.execution import Tools
+from holdfast.agents.keyed_state import StateTypes
 from holdfast.agents.ledger import Identity
 from holdfast.agents.machine import AgentMachine, AgentSetup
 from holdfast.agents.manifest import ManifestPublisher, register_tasks
@@ -17,6 +19,7 @@ from holdfast.agents.metrics import AgentMetrics
 from holdfast.agents.payloads import Payloads
 from holdfast.agents.places import Places
 from holdfast.agents.published import PublishedTopics
+from holdfast.agents.resting import SLEEP_AFTER_S
 from holdfast.agents.threads import HandlerThreads
 from holdfast.agents.wire import AgentTopics
 from holdfast.bus.blobs import ClaimCheck, open_blob_store
@@ -39,7 +42,9 @@ class AgentSettings:
     `instance`: its stable name; a restarted process of the same name gets its slots back at once,
     two live ones take them from each other. `partitions`: of topics that do not exist yet, and what
     those that exist must have. `blobs`: URL of the store for large payloads, None for the bus's
-    own. `create_topics` False: a missing topic is an error.
+    own. `create_topics` False: a missing topic is an error. `sleep_after_s`: so long a handler of
+    which nothing runs but waits keeps its memory; then it is dropped, and replayed when its answer
+    comes.
     """
 
     instance: str
@@ -48,6 +53,7 @@ class AgentSettings:
     blobs: str | None = None
     create_topics: bool = True
     stop_grace_s: float = STOP_GRACE_S
+    sleep_after_s: float = SLEEP_AFTER_S
 
 
 class AgentRuntime:
@@ -83,6 +89,7 @@ class AgentRuntime:
         self._publisher: ManifestPublisher | None = None
         self._host: SlotHost | None = None
         self.places = Places(agent.concurrency)
+        self._circuits = Circuits(environment, agent.name, self.places.offer)
 
     @property
     def host(self) -> SlotHost:
@@ -128,6 +135,8 @@ class AgentRuntime:
         blobs = ClaimCheck(open_blob_store(settings.blobs, self._environment))
         registry = await self._open_registry()
         handlers, tasks = await register_tasks(agent, registry)
+        state = StateTypes(agent.name, registry, agent.state)
+        await state.start()
         now_ms = self._environment.now_ms()
         manifest = Manifest(
             agent.name,
@@ -155,14 +164,20 @@ class AgentRuntime:
                 Payloads(blobs),
                 PublishedTopics(self._environment.bus),
                 registry,
+                state,
             ),
             self.places,
             self._metrics(),
+            self._circuits,
+            agent.breaker,
+            settings.sleep_after_s,
         )
         self._host = SlotHost(
             self._environment, self._slot_settings(setup.topics), partial(AgentMachine, setup)
         )
-        self._publisher = ManifestPublisher(self._environment, names.agents, manifest)
+        self._publisher = ManifestPublisher(
+            self._environment, names.agents, manifest, self._circuits.rows
+        )
         await self._publisher.start()
         await self._host.start()
 
@@ -186,10 +201,12 @@ class AgentRuntime:
     def _metrics(self) -> AgentMetrics:
         metrics = AgentMetrics(self._agent.name)
         metrics.running.set_function(lambda: self.places.taken)
+        metrics.resting.set_function(lambda: self.places.resting)
         metrics.stuck.set_function(lambda: self.places.stuck)
         return metrics
 
     async def _close(self, *, take_back: bool) -> None:
+        self._circuits.close()
         publisher, self._publisher = self._publisher, None
         if publisher is not None:
             await publisher.close(take_back=take_back)

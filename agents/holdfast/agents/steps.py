@@ -19,6 +19,8 @@ from holdfast.agents.errors import (
     Parked,
     StepMismatch,
 )
+from holdfast.agents.guarding import GuardJournal
+from holdfast.agents.keyed_state import StateJournal
 from holdfast.agents.payloads import Payloads
 from holdfast.agents.step_results import ResultCodec, digest, result_codec
 from holdfast.schemas.records import (
@@ -40,7 +42,7 @@ _NAME = re.compile(r"[^/\s]{1,128}")
 _KEY_CHARS_MAX = 512
 
 
-class StepJournal(Protocol):
+class StepJournal(GuardJournal, Protocol):
     """What an execution may ask of its slot."""
 
     def find(self, name: str, key: str) -> StepEntry | None:
@@ -73,6 +75,11 @@ class StepJournal(Protocol):
 
     def ended(self) -> None:
         """A body has ended: perhaps only asks are left."""
+        ...
+
+    @property
+    def state(self) -> StateJournal:
+        """What is kept under the task's order key."""
         ...
 
 
@@ -137,6 +144,10 @@ class Steps:
     def begin_ask(self, name: str, key: str, arguments: tuple[Any, ...]) -> Begun:
         """Take note of an ask; raises as `begin`."""
         return self.begin(name, key, _no_result, arguments)
+
+    def named(self, name: str) -> list[StepEntry]:
+        """Return all that is journaled under `name`, by whichever attempt."""
+        return [entry for entry in self._journal.all() if entry.name == name]
 
     async def ask(self, begun: Begun, what: AskBody) -> None:
         """Journal an ask, and send it."""

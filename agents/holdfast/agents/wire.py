@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from holdfast.agents.ledger import Answer, Draft, Entry
@@ -13,6 +13,7 @@ from holdfast.schemas import Undecodable, encode
 from holdfast.schemas.records import (
     AgentJournal,
     Ask,
+    ControlEnvelope,
     CoordinatorEnvelope,
     DeadLetter,
     DeadLetterReason,
@@ -21,9 +22,11 @@ from holdfast.schemas.records import (
     Outcome,
     RecordHeader,
     SourceRecord,
+    StateDeletion,
     TaskProgress,
     TaskResult,
 )
+from holdfast.schemas.state_keys import ORDER_KEY_CHARS_MAX, order_record_key, state_entity
 
 __all__ = [
     "AgentTopics",
@@ -31,6 +34,7 @@ __all__ = [
     "RecordMaker",
     "TaskHeaders",
     "check_names",
+    "deletion_in",
     "trace_of",
     "undecodable",
 ]
@@ -44,7 +48,9 @@ HEADER_TRACE = "traceparent"
 
 ATTEMPT_MAX = 2**63 - 1
 NAME_CHARS_MAX = 256
-KEY_CHARS_MAX = 65_536
+DELETION_CHARS_MAX = 2_000
+"""Of each text of a deletion: the audit trail repeats them."""
+KEY_CHARS_MAX = ORDER_KEY_CHARS_MAX
 """Of names and keys of a record: results repeat them, and have to fit into a record themselves."""
 
 
@@ -111,6 +117,21 @@ def check_names(run_id: str, task_id: str, attempt: int, *keys: str | None) -> N
         raise Undecodable(f"a key has more than {KEY_CHARS_MAX} characters")
 
 
+def deletion_in(control: ControlEnvelope, key: bytes | None) -> StateDeletion:
+    """Return what a control record wants deleted; raises `Undecodable` for what cannot be."""
+    deletion = control.deletion
+    if deletion is None:
+        raise Undecodable("a word to delete state that does not say which")
+    if key != order_record_key(deletion.order_key):
+        raise Undecodable("a word to delete state under a key that is not its order key's")
+    if len(deletion.order_key) > ORDER_KEY_CHARS_MAX:
+        raise Undecodable(f"an order key has more than {ORDER_KEY_CHARS_MAX} characters")
+    for text in (deletion.deletion_id, deletion.name, deletion.actor, deletion.reason):
+        if text is not None and len(text) > DELETION_CHARS_MAX:
+            raise Undecodable(f"a text has more than {DELETION_CHARS_MAX} characters")
+    return replace(deletion, deleted=[])
+
+
 def trace_of(headers: Headers) -> bytes | None:
     """Return the trace context that a record came with."""
     for name, value in headers:
@@ -149,10 +170,18 @@ class RecordMaker:
             for key, body in draft.writes
         ]
         records += draft.records
+        if draft.deleted is not None:
+            records.append(self._deleted(draft.deleted, now_ms))
         if draft.answer is not None:
             trace = draft.entry.trace if draft.entry is not None else None
             records.append(self.answer(draft.answer, now_ms, trace))
         return records
+
+    def _deleted(self, deletion: StateDeletion, now_ms: int) -> Record:
+        """Return what was deleted, on its way into the audit trail."""
+        entity = state_entity(self._agent)
+        value = encode(CoordinatorEnvelope(entity, now_ms, deletion))
+        return Record(self._topics.coordinator, entity.encode(), value)
 
     def answer(self, answer: Answer, now_ms: int, trace: bytes | None = None) -> Record:
         """Return a result on its way to the coordinator."""

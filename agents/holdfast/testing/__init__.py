@@ -27,6 +27,7 @@ from holdfast.testing.history import CommitSeen, Decoded, Gap, History, JournalE
 from holdfast.testing.invariants import INVARIANTS, Invariant, Verdict, Violation, check
 from holdfast.testing.kit import Crash, Simulation, SimulationError
 from holdfast.testing.recorder import Recorder
+from holdfast.testing.scenes import SceneCrash, crashes_in
 from holdfast.testing.sim.threads import BatonHeld
 from holdfast.testing.sim.world import StandStill
 from holdfast.testing.simulated import SimulatedRun
@@ -54,6 +55,7 @@ __all__ = [
     "Quiet",
     "Recorder",
     "Row",
+    "SceneCrash",
     "SimulatedRun",
     "Simulation",
     "SimulationError",
@@ -64,4 +66,5 @@ __all__ = [
     "Verdict",
     "Violation",
     "check",
+    "crashes_in",
 ]

@@ -10,21 +10,25 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NoReturn, Protocol, TypeAlias, cast
+from typing import Any, Literal, NoReturn, Protocol, TypeAlias, TypeVar, cast
 
 from holdfast.agents import Agent, Context, SyncContext
 from holdfast.agents.agent import AgentTask
 from holdfast.agents.asking import Asking
+from holdfast.agents.breaker import Breaker
 from holdfast.agents.context import Publication, TaskInfo
 from holdfast.agents.execution import AskCall, Body, EffectCall, Execution, Procedure
+from holdfast.agents.keyed_state import StateUse
 from holdfast.agents.step_results import is_async
 from holdfast.testing.sim.skipping import USERS_CODE
 from holdfast.testing.sim.threads import halt_thread
 
 __all__ = ["BodyKind", "Call", "Watch", "watched_agent"]
+
+T = TypeVar("T")
 
 BodyKind: TypeAlias = Literal["handler", "step", "effect", "reconcile"]
 
@@ -78,7 +82,13 @@ class Watch(Protocol):
 
 def watched_agent(agent: Agent, watch: Watch) -> Agent:
     """Return the agent, with all its handlers watched."""
-    copy = Agent(agent.name, concurrency=agent.concurrency, version=agent.version)
+    copy = Agent(
+        agent.name,
+        concurrency=agent.concurrency,
+        version=agent.version,
+        state=agent.state,
+        breaker=agent.breaker,
+    )
     for task in agent.tasks.values():
         copy.add(replace(task, handler=_watched_handler(task, watch)))
     return copy
@@ -115,10 +125,15 @@ class _Watched:
         self._watch = watch
 
     def step(
-        self, name: str, key: str, function: Callable[..., Any], arguments: tuple[Any, ...]
+        self,
+        name: str,
+        key: str,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        breaker: Breaker | None = None,
     ) -> Procedure:
         """See `Execution.step`."""
-        procedure = self._execution.step(name, key, function, arguments)
+        procedure = self._execution.step(name, key, function, arguments, breaker)
         return self._bodies_watched(procedure, lambda _: ("step", name, key))
 
     def effect(self, call: EffectCall) -> Procedure:
@@ -134,6 +149,15 @@ class _Watched:
     def asking(self) -> Asking:
         """See `Execution.asking`."""
         return self._execution.asking
+
+    @property
+    def state_use(self) -> StateUse:
+        """See `Execution.state_use`."""
+        return self._execution.state_use
+
+    def on_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """See `Execution.on_loop`."""
+        return self._execution.on_loop(coroutine)
 
     def ask(self, call: AskCall) -> Procedure:
         """See `Execution.ask`."""

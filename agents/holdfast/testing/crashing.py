@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from holdfast.bus.port import Position, Slot, TopicPartition
-from holdfast.bus.topics import COORDINATOR_GROUP, Topics
+from holdfast.bus.topics import COORDINATOR_GROUP, SOURCE_PREFIX, Topics
 from holdfast.schemas.codec import decode
-from holdfast.schemas.records import Event
+from holdfast.schemas.records import CoordinatorEnvelope, Event, Submission
 from holdfast.testing.sim import Process, Request, RequestKind, World
 
 __all__ = ["CrashPoint", "Deaths", "Moment"]
@@ -129,6 +129,12 @@ class Deaths:
         if where.topic == self._topics.events:
             event = decode(Event, record.value or b"")
             return f"{event.type.value} {event.task.task_id if event.task else event.run_id}"
+        if where.topic == self._topics.coordinator:
+            envelope = decode(CoordinatorEnvelope, record.value or b"")
+            submitted = isinstance(envelope.body, Submission)
+            return f"the submission of {envelope.run_id}" if submitted else ""
+        if where.topic.startswith(self._journals + SOURCE_PREFIX):
+            return ""
         own = where.topic == self._topics.journal(COORDINATOR_GROUP)  # told by its events
         if own or not where.topic.startswith(self._journals) or record.key == OFFSET_KEY:
             return ""

@@ -6,17 +6,20 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 from holdfast.agents import Agent
 from holdfast.agents.runtime import AgentRuntime, AgentSettings
 from holdfast.bus.port import Environment
-from holdfast.bus.topics import COORDINATOR_GROUP, Topics
+from holdfast.bus.topics import COORDINATOR_GROUP, SOURCE_PREFIX, Topics
 from holdfast.client import Client, ClientSettings
 from holdfast.coordinator import CoordinatorRuntime, CoordinatorSettings, ProcessSettings
 from holdfast.schemas.codec import decode
 from holdfast.schemas.errors import HoldfastError, did_you_mean
-from holdfast.schemas.records import Event
+from holdfast.schemas.records import Event, EventType
+from holdfast.sources import Source, SourceRuntime, SourceSettings
 from holdfast.testing.bodies import Call, watched_agent
 from holdfast.testing.crashing import Deaths, Moment
 from holdfast.testing.evidence import BodyStart, EffectSeen, Evidence, Quiet
@@ -39,12 +42,15 @@ class SimulationError(HoldfastError):
     """The simulation cannot do what it was asked; the message says why."""
 
 
+_Runtime: TypeAlias = AgentRuntime | CoordinatorRuntime | SourceRuntime
+
+
 @dataclass
 class _Service:
-    """An agent, or the coordinator: what its processes run."""
+    """An agent, a source, or the coordinator: what its processes run."""
 
-    make: Callable[[Environment], AgentRuntime | CoordinatorRuntime]
-    runtime: AgentRuntime | CoordinatorRuntime | None = None
+    make: Callable[[Environment], _Runtime]
+    runtime: _Runtime | None = None
     """Of its newest process, once that is up."""
 
     async def serve(self, environment: Environment) -> None:
@@ -67,7 +73,13 @@ class Deployment:
     `restart_after_s`: how soon a dead process is started again; None: not at all.
     """
 
-    def __init__(self, agents: Sequence[Agent], seed: int, restart_after_s: float | None) -> None:
+    def __init__(
+        self,
+        agents: Sequence[Agent],
+        seed: int,
+        restart_after_s: float | None,
+        sources: Sequence[Source[Any]] = (),
+    ) -> None:
         self.world = SkippingWorld(seed)
         self.calls: list[Call] = []
         self.evidence = Evidence()
@@ -80,6 +92,7 @@ class Deployment:
         self._effects: set[str] = set()
         self._services = {COORDINATOR: _Service(_coordinator)}
         self._services |= {agent.name: _Service(self._agent(agent)) for agent in agents}
+        self._services |= {SOURCE_PREFIX + each.name: _Service(_source(each)) for each in sources}
         self.world.idle_writers = {agent.name for agent in agents}
         self.world.on_death.append(self._died)
         for name in self._services:
@@ -151,6 +164,15 @@ class Deployment:
             if where.topic == Topics(NAMESPACE).events:
                 records = [decode(Event, record.value or b"") for record in log.history()]
                 found += [event for event in records if event.run_id == run_id]
+        return found
+
+    def run_ids(self) -> list[str]:
+        """Return the ids of all runs that were started so far, in order."""
+        found = []
+        for where, log in self.world.broker.logs.items():
+            if where.topic == Topics(NAMESPACE).events:
+                events = (decode(Event, record.value or b"") for record in log.history())
+                found += [each.run_id for each in events if each.type is EventType.RUN_STARTED]
         return found
 
     def history(self) -> History:
@@ -229,6 +251,14 @@ def _coordinator(environment: Environment) -> CoordinatorRuntime:
     limits = CoordinatorSettings.model_construct()
     settings = ProcessSettings(f"{COORDINATOR}-1", PARTITIONS, NAMESPACE, limits=limits)
     return CoordinatorRuntime(environment, settings)
+
+
+def _source(source: Source[Any]) -> Callable[[Environment], SourceRuntime]:
+    # A topic that nobody has made yet is the test's to fill.
+    made = copy(source)
+    made.topic = replace(source.topic, create=True)
+    settings = SourceSettings(f"{source.name}-1", PARTITIONS, NAMESPACE)
+    return lambda environment: SourceRuntime(environment, made, settings)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from holdfast.bus.partition import partition_for
 from holdfast.bus.port import Position, Received, Slot, TopicPartition
-from holdfast.bus.topics import COORDINATOR_GROUP, Topics
+from holdfast.bus.topics import COORDINATOR_GROUP, SOURCE_PREFIX, Topics
 from holdfast.coordinator.engine import EngineLimits
 from holdfast.schemas.codec import decode
 from holdfast.schemas.errors import Undecodable
@@ -31,17 +31,25 @@ from holdfast.schemas.records import (
     DeadLetter,
     Event,
     Failed,
+    FiringEntry,
     ListChunk,
     Marker,
     Parked,
+    PlanRevision,
+    RunEnded,
     RunEntry,
+    ScheduleEntry,
     SignalEntry,
     SlotOffset,
+    SourceJournal,
+    StateDeletion,
+    StateEntry,
     StepEntry,
     TaskEntry,
     TaskEnvelope,
     TaskResult,
 )
+from holdfast.schemas.schedules import SCHEDULE_PREFIX
 
 __all__ = [
     "Attempt",
@@ -65,6 +73,8 @@ JournalBody: TypeAlias = (
     | Accepted
     | Failed
     | StepEntry
+    | StateEntry
+    | StateDeletion
     | Cancelled
     | RunEntry
     | TaskEntry
@@ -73,6 +83,10 @@ JournalBody: TypeAlias = (
     | Parked
     | AskEntry
     | SignalEntry
+    | PlanRevision
+    | SourceJournal
+    | ScheduleEntry
+    | FiringEntry
 )
 
 
@@ -188,6 +202,7 @@ class History:
         self._tasks: dict[str, list[Decoded[TaskEnvelope]]] = {}
         self._control: dict[str, list[Decoded[ControlEnvelope]]] = {}
         self._journals: dict[str, dict[int, list[JournalEntry]]] = {}
+        self._ended: dict[str, list[Decoded[RunEnded]]] = {}
 
     def __len__(self) -> int:
         return sum(len(log) for log in self.records.values())
@@ -226,7 +241,20 @@ class History:
         """Return the topics that a group (its name without the namespace) consumes."""
         if group == COORDINATOR_GROUP:
             return (self.topics.coordinator,)
+        if group.startswith(SOURCE_PREFIX):
+            return self._consumed_by_source(group)
         return (self.topics.tasks(group), self.topics.control(group))
+
+    def _consumed_by_source(self, group: str) -> tuple[str, ...]:
+        """What it reads is a user's: its journal names it."""
+        named = {
+            consumed.topic
+            for entries in self.journal(group).values()
+            for entry in entries
+            if isinstance(entry.body, SlotOffset)
+            for consumed in entry.body.offsets
+        }
+        return tuple(sorted(named | {self.topics.control(group)}))
 
     def at(self, where: Position) -> Received | None:
         """Return the record at a position, or None."""
@@ -241,10 +269,23 @@ class History:
         return not any(gap.partition.topic in topics for gap in self.gaps)
 
     def misplaced(self, received: Received) -> bool:
-        """Tell whether a record stands in another partition than its key belongs to."""
+        """Tell whether a record stands in another partition than its key belongs to.
+
+        A user's topic is written by whomever, and a source is told by number.
+        """
+        if received.topic not in self._keyed:
+            return False
         count = self.partitions[received.topic]
         key = received.key
         return key is not None and partition_for(key, count) != received.partition
+
+    @cached_property
+    def _keyed(self) -> frozenset[str]:
+        """The topics whose records stand where their keys belong."""
+        consumed = {self.topics.coordinator}
+        for agent in self.agents:
+            consumed |= {self.topics.tasks(agent), self.topics.control(agent)}
+        return frozenset(consumed)
 
     # --- decoded views -------------------------------------------------------------------------
 
@@ -258,7 +299,17 @@ class History:
         """The events of each run, in order."""
         found: dict[str, list[Decoded[Event]]] = {}
         for event in self.events:
-            found.setdefault(event.body.run_id, []).append(event)
+            if "/" not in event.body.run_id:  # other entities have their key there
+                found.setdefault(event.body.run_id, []).append(event)
+        return found
+
+    @cached_property
+    def events_of_schedules(self) -> dict[str, list[Decoded[Event]]]:
+        """The events of each schedule (`schedule/<name>`), in order."""
+        found: dict[str, list[Decoded[Event]]] = {}
+        for event in self.events:
+            if event.body.run_id.startswith(SCHEDULE_PREFIX):
+                found.setdefault(event.body.run_id, []).append(event)
         return found
 
     @cached_property
@@ -297,9 +348,10 @@ class History:
         for agent in self.agents:
             for control in self.control(agent):
                 body = control.body
-                if body.action is not ControlAction.RELEASE and not self.misplaced(
-                    control.received
-                ):
+                if body.action in (
+                    ControlAction.CANCEL,
+                    ControlAction.EXPIRE,
+                ) and not self.misplaced(control.received):
                     name = Attempt(body.run_id, body.task_id, body.attempt)
                     found.setdefault(name, []).append(control)
         return found
@@ -322,6 +374,9 @@ class History:
         for agent in self.agents:
             self.tasks(agent)
             self.control(agent)
+        for group in self.groups:
+            if group.startswith(SOURCE_PREFIX):
+                self.ended_runs(group)
         consumed = {topic for group in self.groups for topic in self.consumed_by(group)}
         return {where: r for where, r in self._unreadable.items() if where.topic in consumed}
 
@@ -348,15 +403,20 @@ class History:
             self._control[agent] = self._decoded(self.topics.control(agent), ControlEnvelope)
         return self._control[agent]
 
+    def ended_runs(self, group: str) -> list[Decoded[RunEnded]]:
+        """Return what the coordinators told a source."""
+        if group not in self._ended:
+            self._ended[group] = self._decoded(self.topics.control(group), RunEnded)
+        return self._ended[group]
+
     def journal(self, group: str) -> dict[int, list[JournalEntry]]:
         """Return every record of a group's journal, by partition, in order.
 
         Raises `Undecodable` for one that cannot be read: only its own slots write there.
         """
         if group not in self._journals:
-            agent = group != COORDINATOR_GROUP
             self._journals[group] = {
-                partition.partition: [_journal_entry(received, agent) for received in log]
+                partition.partition: [_journal_entry(received, group) for received in log]
                 for partition, log in self.log(self.topics.journal(group))
             }
         return self._journals[group]
@@ -372,12 +432,14 @@ class History:
         return found
 
 
-def _journal_entry(received: Received, agent: bool) -> JournalEntry:
+def _journal_entry(received: Received, group: str) -> JournalEntry:
     key, value = received.key or b"", received.value
     if value is None:
         return JournalEntry(received, key.decode(), None)
     if key == OFFSET_KEY:
         return JournalEntry(received, "offset", decode(SlotOffset, value))
-    if agent:
-        return JournalEntry(received, key.decode(), decode(AgentJournal, value).body)
-    return JournalEntry(received, key.decode(), decode(CoordinatorJournal, value).body)
+    if group == COORDINATOR_GROUP:
+        return JournalEntry(received, key.decode(), decode(CoordinatorJournal, value).body)
+    if group.startswith(SOURCE_PREFIX):
+        return JournalEntry(received, key.decode(), decode(SourceJournal, value))
+    return JournalEntry(received, key.decode(), decode(AgentJournal, value).body)

@@ -17,15 +17,19 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
+from pydantic_core import to_json
+
 from holdfast.agents import Agent
-from holdfast.client import RunFailed
+from holdfast.bus.port import Headers, Position, Record
+from holdfast.client import RunFailed, SyncKeyState, SyncSchedules
 from holdfast.schemas import Plan, PlanDocument, Task, agents_of
 from holdfast.schemas.errors import did_you_mean
 from holdfast.schemas.records import Event
+from holdfast.sources import Source
 from holdfast.testing.bodies import Call
 from holdfast.testing.crashing import CrashPoint
 from holdfast.testing.deployment import CLIENT, Deployment, SimulationError
@@ -56,7 +60,8 @@ class Simulation:
 
     `agents`: those that the plans need. `seed`: everything that is drawn at random (delays, the
     order of what happens at once) is drawn from it. `restart_after_s`: how soon a process that died
-    is started again; None: it stays dead until `restart`.
+    is started again; None: it stays dead until `restart`. `sources`: those whose topics are filled
+    with `publish`; the process of one is `source-<name>`.
 
     Wherever a method says seconds it means virtual ones: hours in which nothing happens are left
     out. `time.time`, `time.monotonic` and, in synchronous functions, `time.sleep` are virtual too;
@@ -65,7 +70,12 @@ class Simulation:
     """
 
     def __init__(
-        self, agents: Sequence[Agent], *, seed: int = 1, restart_after_s: float | None = RESTART_S
+        self,
+        agents: Sequence[Agent],
+        *,
+        seed: int = 1,
+        restart_after_s: float | None = RESTART_S,
+        sources: Sequence[Source[Any]] = (),
     ) -> None:
         names = [agent.name for agent in agents]
         for name in names:
@@ -73,7 +83,7 @@ class Simulation:
                 raise SimulationError(f"two of the agents are named {name!r}")
         self.seed = seed
         self._agents = tuple(agents)
-        self._deployment = Deployment(agents, seed, restart_after_s)
+        self._deployment = Deployment(agents, seed, restart_after_s, sources)
         self._world = self._deployment.world
         self._submitted = 0
 
@@ -103,6 +113,8 @@ class Simulation:
         run_id: str | None = None,
         order_key: str | None = None,
         deadline_s: float | None = None,
+        start_at: datetime | None = None,
+        start_in: timedelta | None = None,
     ) -> SimulatedRun[Out]: ...
 
     @overload
@@ -114,6 +126,8 @@ class Simulation:
         run_id: str | None = None,
         order_key: str | None = None,
         deadline_s: float | None = None,
+        start_at: datetime | None = None,
+        start_in: timedelta | None = None,
     ) -> SimulatedRun[Any]: ...
 
     def submit(
@@ -124,6 +138,8 @@ class Simulation:
         run_id: str | None = None,
         order_key: str | None = None,
         deadline_s: float | None = None,
+        start_at: datetime | None = None,
+        start_in: timedelta | None = None,
     ) -> SimulatedRun[Any]:
         """Submit a plan, a task or a task's name; return once the bus keeps it.
 
@@ -140,13 +156,55 @@ class Simulation:
         self._deployment.evidence.add(Submission(run_id, False, plan))
         run = self.call(
             lambda: client.submit(
-                work, input, run_id=run_id, order_key=order_key, deadline_s=deadline_s
+                work,
+                input,
+                run_id=run_id,
+                order_key=order_key,
+                deadline_s=deadline_s,
+                start_at=start_at,
+                start_in=start_in,
             ),
             SUBMIT_S,
             lambda: f"run {run_id!r} could not be submitted",
         )
         self._deployment.evidence.add(Submission(run_id, True, plan, order_key=run.order_key))
         return SimulatedRun(self, run, str(self._deployment.deaths.armed or ""))
+
+    def publish(
+        self,
+        topic: str,
+        value: Any,
+        *,
+        key: str | None = None,
+        headers: Headers = (),
+    ) -> Position:
+        """Write a record to a topic of a source; return once the bus keeps it.
+
+        `value`: bytes as they are, a pydantic model or anything else as JSON, None as a tombstone.
+        """
+        self._settle()
+        data = value if value is None or isinstance(value, bytes) else to_json(value)
+        partition = 0 if key is None else None  # the only one there is
+        record = Record(topic, None if key is None else key.encode(), data, headers, partition)
+        bus = self._world.processes[CLIENT].bus
+        positions = self.call(
+            lambda: bus.publish([record]), SUBMIT_S, lambda: f"nothing can be written to {topic!r}"
+        )
+        return positions[0]
+
+    def run(self, run_id: str, order_key: str | None = None) -> SimulatedRun[Any]:
+        """Return a handle of a run that was started otherwise, by a source for instance."""
+        self._settle()
+        client = self._deployment.client
+        assert client is not None
+        run = self.call(
+            lambda: client.run(run_id, order_key), SUBMIT_S, lambda: f"run {run_id!r} is not found"
+        )
+        return SimulatedRun(self, run, str(self._deployment.deaths.armed or ""))
+
+    def run_ids(self) -> list[str]:
+        """Return the ids of all runs that were started so far, in order."""
+        return self._deployment.run_ids()
 
     @property
     def calls(self) -> list[Call]:
@@ -209,10 +267,32 @@ class Simulation:
         self._world.stop(process)
         self._world.at(self._world.clock.now + seconds, lambda: self._world.wake(process))
 
+    @property
+    def schedules(self) -> SyncSchedules:
+        """Schedules: create, read and steer them, as by `SyncClient.schedules`.
+
+        `skip` over days costs what happens in them. `events("schedule/<name>")` are a schedule's.
+        """
+        self._settle()
+        client = self._deployment.client
+        assert client is not None, "it is settled"
+        return SyncSchedules(client.schedules, self._carry_out)
+
+    def state(self, agent: str, order_key: str) -> SyncKeyState:
+        """What an agent keeps under an order key (`ctx.state`), as by `SyncClient.state`."""
+        self._settle()
+        client = self._deployment.client
+        assert client is not None, "it is settled"
+        return SyncKeyState(client.state(agent, order_key), self._carry_out)
+
+    def _carry_out(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.call(lambda: work, SUBMIT_S, lambda: "it was not answered")
+
     def violations(self) -> list[Violation]:
-        """Let everything settle; return which invariants of Holdfast do not hold (I1 to I13).
+        """Let everything settle; return which invariants of Holdfast do not hold (I1 to I14).
 
         One that is found is a fault of Holdfast, or of an effect that has no key of its own.
+        A schedule that is due in the next seconds keeps it from settling: pause it before.
         """
         self.skip(seconds=SETTLE_S)
         return check(self._deployment.history(), self._deployment.evidence).violations
@@ -263,6 +343,7 @@ class Simulation:
     ) -> T:
         """Carry out a coroutine in the client's process, and the world with it."""
         self._deployment.check_open()
+        self._world.active()  # else the hours that are left out would be left out of its requests
         task = self._world.processes[CLIENT].loop.create_task(ask())
         try:
             self._advance(task.done, timeout_s, what, run_id)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from holdfast.client import CommandReceipt, Run, RunFailed
-from holdfast.schemas.records import Event, RunState, StepSummary, TaskRow
+from holdfast.client import CommandReceipt, Run, RunFailed, SignalReceipt
+from holdfast.schemas.plan import PlanDocument
+from holdfast.schemas.records import AskRow, Event, RunState, StepSummary, TaskRow
 from holdfast.testing.bodies import BodyKind, Call
+from holdfast.testing.standing import open_asks
 
 if TYPE_CHECKING:
     from holdfast.testing.kit import Simulation
@@ -60,11 +62,15 @@ class SimulatedRun(Generic[Out]):
 
     def signal(
         self, signal: str, payload: Any = None, *, signal_id: str | None = None
-    ) -> CommandReceipt:
+    ) -> SignalReceipt:
         """See `Run.signal`."""
         return self._command(
             f"signal {signal}", lambda: self._run.signal(signal, payload, signal_id=signal_id)
         )
+
+    def plan(self, version: int | None = None) -> PlanDocument:
+        """See `Run.plan`."""
+        return self._command("the plan", lambda: self._run.plan(version))
 
     def pause(self, *, reason: str = "") -> CommandReceipt:
         """See `Run.pause`."""
@@ -99,6 +105,11 @@ class SimulatedRun(Generic[Out]):
     def tasks(self) -> dict[str, TaskRow]:
         """The newest row of each task that has been worked on, by its id."""
         return {e.task.task_id: e.task for e in self.events if e.task is not None}
+
+    @property
+    def waits(self) -> list[AskRow]:
+        """What the run's tasks wait for now, as `Run.waits` tells it."""
+        return open_asks(self.events)
 
     def steps(self, task_id: str) -> list[StepSummary]:
         """Return the journaled steps that a task's result tells of."""

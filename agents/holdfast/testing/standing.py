@@ -7,11 +7,11 @@ import types
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from holdfast.schemas.records import Event, RunRow, TaskRow, TaskState
+from holdfast.schemas.records import AskRow, Event, EventType, RunRow, TaskRow, TaskState
 from holdfast.testing.bodies import Call
 from holdfast.testing.sim import Process
 
-__all__ = ["why"]
+__all__ = ["open_asks", "why"]
 
 _OWN = str(Path(__file__).resolve().parents[1])
 _ASYNCIO = str(Path(asyncio.__file__).resolve().parent)
@@ -41,7 +41,19 @@ def why(
     return "\n".join(f"  {line}" for line in lines)
 
 
+def open_asks(events: Iterable[Event]) -> list[AskRow]:
+    """Return what the tasks of a run wait for, by its events so far."""
+    found: dict[str, AskRow] = {}
+    for event in events:
+        if event.ask is not None:
+            found.pop(event.ask.ask_id, None)
+            if event.type is EventType.TASK_ASKED:
+                found[event.ask.ask_id] = event.ask
+    return list(found.values())
+
+
 def _run_lines(run_id: str, events: Iterable[Event], now_ms: int) -> Iterator[str]:
+    events = list(events)
     run: RunRow | None = None
     tasks: dict[str, TaskRow] = {}
     for event in events:
@@ -51,7 +63,8 @@ def _run_lines(run_id: str, events: Iterable[Event], now_ms: int) -> Iterator[st
     if run is None:
         yield f"run {run_id}: no coordinator has taken it in"
         return
-    yield f"run {run_id} is {run.state.value}"
+    why_not = "" if run.failure is None else f": {run.failure.message}"
+    yield f"run {run_id} is {run.state.value}{why_not}"
     for task in tasks.values():
         if task.state in _ENDED:
             continue
@@ -62,6 +75,9 @@ def _run_lines(run_id: str, events: Iterable[Event], now_ms: int) -> Iterator[st
         if task.failure is not None:
             line += f", after {task.failure.error_class}: {task.failure.message}"
         yield line
+    for ask in () if run.finished_ms is not None else open_asks(events):
+        until = f", for {(ask.until_ms - now_ms) / 1000:g} s more" if ask.until_ms else ""
+        yield f"task {ask.task_id} {ask.describe()}{until}"
 
 
 def _process_lines(processes: Iterable[Process]) -> Iterator[str]:

@@ -47,7 +47,7 @@ STORE_ATTEMPTS = 3
 LIST_MAX = 1_000
 """Most blobs in one answer of `list`."""
 
-_RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}(~[0-9]{1,10})?")
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 

@@ -12,12 +12,21 @@ from dataclasses import dataclass
 from holdfast.bus.port import Cleanup, TopicSpec
 from holdfast.schemas.errors import ConfigurationError
 
-__all__ = ["COORDINATOR_GROUP", "RESERVED_GROUPS", "SCHEMAS_GROUP", "Topics", "check_name"]
+__all__ = [
+    "COORDINATOR_GROUP",
+    "RESERVED_GROUPS",
+    "SCHEMAS_GROUP",
+    "SOURCE_PREFIX",
+    "Topics",
+    "check_name",
+]
 
 COORDINATOR_GROUP = "coordinator"
 """The consumer group of the coordinators."""
 SCHEMAS_GROUP = "schemas"
 """The group whose one slot writes schemas."""
+SOURCE_PREFIX = "source-"
+"""What the groups of sources begin with."""
 RESERVED_GROUPS = frozenset({COORDINATOR_GROUP, SCHEMAS_GROUP})
 """No agent may have one of these names: they are taken by groups of our own."""
 
@@ -88,6 +97,18 @@ class Topics:
         """A consumer group's whole name: an agent's name, or `COORDINATOR_GROUP`."""
         return f"{self.namespace}.{check_name(name, 'group')}"
 
+    def source_group(self, source: str) -> str:
+        """Return the name of a source's group, as `group`, `control` and `journal` take it."""
+        return check_name(f"{SOURCE_PREFIX}{source}", "group of a source")
+
+    def source_specs(self, source: str, partitions: int) -> list[TopicSpec]:
+        """Return the topics of one source; `partitions`: those of the topic that it reads."""
+        group = self.source_group(source)
+        return [
+            TopicSpec(self.control(group), partitions),
+            TopicSpec(self.journal(group), partitions, Cleanup.COMPACT),
+        ]
+
     def coordinator_specs(self, partitions: int, *, keep_events: bool = False) -> list[TopicSpec]:
         """Return the topics of the coordinators, and those that all share.
 
@@ -120,10 +141,10 @@ class Topics:
 
         Raises `ConfigurationError` for a name that a group of our own has.
         """
-        if agent in RESERVED_GROUPS:
+        if agent in RESERVED_GROUPS or agent.startswith(SOURCE_PREFIX):
             raise ConfigurationError(
-                f"agent {agent!r} cannot be used: Holdfast itself has a group of this name;"
-                " choose another"
+                f"agent {agent!r} cannot be used: Holdfast itself has a group of this name"
+                f" (so may any that begins with {SOURCE_PREFIX!r}); choose another"
             )
         return [
             TopicSpec(self.tasks(agent), partitions),

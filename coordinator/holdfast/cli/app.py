@@ -7,7 +7,16 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from holdfast.cli.commands import catalog, health, letters, runs, services
+from holdfast.cli.commands import (
+    catalog,
+    health,
+    letters,
+    runs,
+    schedules,
+    services,
+    state,
+    waiting,
+)
 from holdfast.cli.failures import ExitCode, report
 from holdfast.cli.invocation import Invocation
 
@@ -30,7 +39,10 @@ app = typer.Typer(
 )
 services.register(app)
 runs.register(app)
+schedules.register(app)
+waiting.register(app)
 letters.register(app)
+state.register(app)
 catalog.register(app)
 health.register(app)
 

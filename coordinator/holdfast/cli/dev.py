@@ -1,7 +1,7 @@
-"""`holdfast dev`: the coordinator and the agents of some modules, as children of one command.
+"""`holdfast dev`: the coordinator, the agents and the sources of some modules, as children.
 
 1. Import the modules (their mistakes are found before anything runs), take the folder's lock.
-2. Create the topics, start one process for the coordinator and one for each agent.
+2. Create the topics, start one process for the coordinator, each agent, each source.
 3. With `--run`: submit, show the progress, print the result, stop. Else until Ctrl-C.
 """
 
@@ -17,7 +17,7 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,6 +70,13 @@ def agent_process(
     return _process(name, ("agent", target, "--instance", instance), settings, logs)
 
 
+def source_process(
+    target: str, name: str, settings: Settings, logs: Path, instance: str
+) -> ProcessSpec:
+    """Return the process of the source `target` (`MODULE:NAME`); its name is `name`."""
+    return _process(f"source-{name}", ("source", target, "--instance", instance), settings, logs)
+
+
 def _process(name: str, command: tuple[str, ...], settings: Settings, logs: Path) -> ProcessSpec:
     whole = (sys.executable, "-m", "holdfast.cli", *command)
     return ProcessSpec(name, whole, logs / f"{name}.log", settings.environment())
@@ -78,7 +85,7 @@ def _process(name: str, command: tuple[str, ...], settings: Settings, logs: Path
 async def run_dev(invocation: Invocation, options: DevOptions) -> ExitCode:
     """Run it to its end. Raises `BadInput` and what else is wrong at the start."""
     settings = invocation.settings
-    agents = _agents(options.modules)
+    agents, sources = _services(options.modules)
     with _only_one_here():
         if options.fresh:
             remove_bus(settings)
@@ -87,7 +94,7 @@ async def run_dev(invocation: Invocation, options: DevOptions) -> ExitCode:
             interrupts = _Interrupts()
             async with Supervisor(SupervisorSettings(), _Teller(HOME / "logs")) as supervisor:
                 interrupts.hard = supervisor.kill_all
-                await supervisor.start(_processes(settings, agents))
+                await supervisor.start(_processes(settings, agents, sources))
                 _introduce(supervisor, settings)
                 if options.run is None:
                     _say_what_next(options.modules)
@@ -96,25 +103,36 @@ async def run_dev(invocation: Invocation, options: DevOptions) -> ExitCode:
                 )
 
 
-def _agents(modules: tuple[str, ...]) -> dict[str, str]:
-    """Return `MODULE:NAME` by the agents' names; raises `BadInput`."""
-    from holdfast.cli.modules import agents_in
+def _services(modules: tuple[str, ...]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return `MODULE:NAME` of agents and of sources, by their names; raises `BadInput`."""
+    from holdfast.cli.modules import services_in
 
-    found: dict[str, str] = {}
+    agents: dict[str, str] = {}
+    sources: dict[str, str] = {}
     for module in modules:
-        for name in agents_in(module):
-            if name in found:
-                other = found[name].partition(":")[0]
-                raise BadInput(f"agent {name!r} stands in two modules, {other} and {module}")
-            found[name] = f"{module}:{name}"
-    return found
+        named_agents, named_sources = services_in(module)
+        _enter("agent", module, named_agents, agents)
+        _enter("source", module, named_sources, sources)
+    return agents, sources
 
 
-def _processes(settings: Settings, agents: dict[str, str]) -> list[ProcessSpec]:
+def _enter(what: str, module: str, names: Iterable[str], found: dict[str, str]) -> None:
+    for name in names:
+        if name in found:
+            other = found[name].partition(":")[0]
+            raise BadInput(f"{what} {name!r} stands in two modules, {other} and {module}")
+        found[name] = f"{module}:{name}"
+
+
+def _processes(
+    settings: Settings, agents: dict[str, str], sources: dict[str, str]
+) -> list[ProcessSpec]:
     logs, instance = HOME / "logs", _instance()
     processes = [coordinator_process(settings, logs, instance)]
     for name, target in agents.items():
         processes.append(agent_process(target, name, settings, logs, instance))
+    for name, target in sources.items():
+        processes.append(source_process(target, name, settings, logs, instance))
     return processes
 
 
@@ -233,9 +251,9 @@ def _introduce(supervisor: Supervisor, settings: Settings) -> None:
 
 
 def _say_what_next(modules: tuple[str, ...]) -> None:
-    from holdfast.cli.modules import agents_in
+    from holdfast.cli.modules import services_in
 
-    agents = (agent for module in modules for agent in agents_in(module).values())
+    agents = (agent for module in modules for agent in services_in(module)[0].values())
     task = next((task.full_name for agent in agents for task in agent.tasks.values()), None)
     if task is not None:
         note(f"Elsewhere: holdfast submit --task {task} --input NAME=VALUE --wait")

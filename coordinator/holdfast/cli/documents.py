@@ -5,29 +5,37 @@ Fields are only ever added. Times are wall time in milliseconds since the epoch.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
-from holdfast.schemas import BlobReference, HoldfastError, Payload
+from holdfast.schemas import BlobReference, HoldfastError, Payload, ScheduleRow
 
 if TYPE_CHECKING:
     from holdfast.coordinator.projection import (
         AgentView,
+        ChildView,
         DeadLetterView,
         HistoryEntry,
         Reason,
         RunView,
+        SignalView,
         TaskView,
+        WaitView,
     )
 
 __all__ = [
     "agent_document",
+    "child_document",
     "dead_letter_document",
     "history_document",
     "payload_document",
     "reason_document",
     "run_document",
+    "schedule_document",
+    "signal_document",
     "task_document",
+    "wait_document",
 ]
 
 Document = dict[str, Any]
@@ -57,6 +65,7 @@ def run_document(run: RunView) -> Document:
     return {
         "run_id": run.run_id,
         "plan": run.plan_name,
+        "plan_version": run.plan_version,
         "state": run.state.value,
         "failure": run.failure,
         "order_key": run.order_key,
@@ -66,7 +75,22 @@ def run_document(run: RunView) -> Document:
         "deadline_ms": run.deadline_ms,
         "finished_ms": run.finished_ms,
         "tasks": run.tasks_by_state,
+        "parent": _parent(run),
+        "successor": run.successor,
+        "predecessor": run.predecessor,
     }
+
+
+def _parent(run: RunView) -> Document | None:
+    return None if run.parent is None else {"run_id": run.parent[0], "task_id": run.parent[1]}
+
+
+def schedule_document(row: ScheduleRow) -> Document:
+    """A schedule, without its plan."""
+    document = asdict(row)
+    document["plan"] = document["spec"].pop("plan_name")
+    document["spec"]["input"] = json.loads(row.spec.input)
+    return document
 
 
 def task_document(task: TaskView) -> Document:
@@ -87,6 +111,8 @@ def task_document(task: TaskView) -> Document:
         "finished_ms": task.finished_ms,
         "retry_ms": task.retry_ms,
         "items": {"total": task.total, "done": task.done, "failed": task.failed},
+        "caller": task.caller,
+        "child": task.child,
     }
 
 
@@ -105,6 +131,38 @@ def history_document(entry: HistoryEntry) -> Document:
         "message": entry.message,
         "cause": cause,
         "command": entry.command,
+        "ask": entry.ask,
+        "signal": entry.signal,
+    }
+
+
+def wait_document(wait: WaitView) -> Document:
+    """Something that a task waits for."""
+    return {**asdict(wait.row), "child_state": wait.child_state, "text": wait.row.describe()}
+
+
+def signal_document(signal: SignalView) -> Document:
+    """A signal, without its payload."""
+    return {
+        "signal_id": signal.signal_id,
+        "signal": signal.signal,
+        "state": signal.state.value,
+        "actor": signal.actor,
+        "task_id": signal.task_id,
+        "at_ms": signal.at_ms,
+        "message": signal.message,
+    }
+
+
+def child_document(child: ChildView) -> Document:
+    """A run that a handler started; `state` is null until a coordinator has taken it in."""
+    return {
+        "run_id": child.run_id,
+        "plan": child.plan_name,
+        "state": None if child.state is None else child.state.value,
+        "task_id": child.task_id,
+        "created_ms": child.created_ms,
+        "finished_ms": child.finished_ms,
     }
 
 

@@ -22,7 +22,7 @@ class ExitCode(IntEnum):
     TIMEOUT = 3
     """The wait is over or the bus went away; what was sent stays sent."""
     NOT_FOUND = 4
-    """No such run, dead letter, agent or schema."""
+    """No such run, dead letter, agent, schema or schedule."""
     UNEXPECTED = 70
     """A fault of Holdfast."""
     RESTART = 75
@@ -46,6 +46,7 @@ def exit_code(error: BaseException) -> ExitCode:
         EventsLost,
         RunFailed,
         RunNotFound,
+        ScheduleNotFound,
         WaitTimeout,
     )
 
@@ -53,7 +54,7 @@ def exit_code(error: BaseException) -> ExitCode:
         return ExitCode.INTERRUPTED
     if isinstance(error, RunFailed):
         return ExitCode.RUN_FAILED
-    if isinstance(error, (NotThere, RunNotFound)):
+    if isinstance(error, (NotThere, RunNotFound, ScheduleNotFound)):
         return ExitCode.NOT_FOUND
     later = (
         WaitTimeout,

@@ -13,7 +13,7 @@ from typing import Any
 
 from holdfast.cli.failures import BadInput
 
-__all__ = ["parse_input"]
+__all__ = ["parse_input", "parse_payload"]
 
 FILE_BYTES_MAX = 64 * 1024 * 1024
 
@@ -33,6 +33,26 @@ def parse_input(given: list[str]) -> Any:
             raise BadInput(f"--input names {name!r} twice")
         found[name] = _value(text)
     return found
+
+
+def parse_payload(given: str | None, pairs: list[str]) -> Any:
+    """Return a signal's payload: JSON or @file, or what `--input` says; None without either.
+
+    Raises `BadInput` naming what cannot be read.
+    """
+    if given is None:
+        return parse_input(pairs) if pairs else None
+    if pairs:
+        raise BadInput("give the payload as an argument, or by --input; not both")
+    if given.startswith("@"):
+        return _file(given[1:])
+    try:
+        return json.loads(given, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(
+            f"the payload {given[:60]!r} is not JSON ({error}): write text as '\"text\"', fields "
+            "as --input name=value, a file as @file"
+        ) from None
 
 
 def _is_pair(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Users' modules: imported by path or by name, and the agents in them."""
+"""Users' modules: imported by path or by name, and the agents and sources in them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import traceback
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import holdfast
 from holdfast.cli.failures import BadInput
@@ -17,8 +17,9 @@ from holdfast.schemas.errors import did_you_mean
 
 if TYPE_CHECKING:
     from holdfast.agents import Agent
+    from holdfast.sources import Source
 
-__all__ = ["agents_in", "find_agent", "load_module"]
+__all__ = ["agents_in", "find_agent", "find_source", "load_module", "services_in", "sources_in"]
 
 # A mistake in a user's module is told by the user's own line, not by ours that found it.
 _OURS = tuple(holdfast.__path__)
@@ -52,14 +53,7 @@ def agents_in(module_name: str) -> dict[str, Agent]:
     """Return the agents that stand in a module, by their names; raises `BadInput` if none does."""
     from holdfast.agents import Agent
 
-    module = load_module(module_name)
-    found: dict[str, Agent] = {}
-    for value in vars(module).values():
-        if not isinstance(value, Agent):
-            continue
-        other = found.setdefault(value.name, value)
-        if other is not value:
-            raise BadInput(f"module {module_name} has two agents with the name {value.name!r}")
+    found = _named(module_name, Agent, "agents")
     if not found:
         raise BadInput(
             f'module {module_name} has no agent: expected `name = Agent("name")` at its top level'
@@ -67,26 +61,83 @@ def agents_in(module_name: str) -> dict[str, Agent]:
     return found
 
 
+def sources_in(module_name: str) -> dict[str, Source[Any]]:
+    """Return the sources that stand in a module, by their names; raises `BadInput` if none does."""
+    from holdfast.sources import Source
+
+    found: dict[str, Source[Any]] = _named(module_name, Source, "sources")
+    if not found:
+        raise BadInput(
+            f"module {module_name} has no source: expected "
+            '`name = Source("name", topic=..., plan=...)` at its top level'
+        )
+    return found
+
+
+def services_in(module_name: str) -> tuple[dict[str, Agent], dict[str, Source[Any]]]:
+    """Return agents and sources of a module; raises `BadInput` if it has none of either."""
+    from holdfast.agents import Agent
+    from holdfast.sources import Source
+
+    agents = _named(module_name, Agent, "agents")
+    sources: dict[str, Source[Any]] = _named(module_name, Source, "sources")
+    if not agents and not sources:
+        agents_in(module_name)
+    return agents, sources
+
+
 def find_agent(target: str) -> Agent:
     """Return the agent `MODULE:NAME`; NAME is the agent's, or its variable's, or left out if there
     is one only. Raises `BadInput`."""
     from holdfast.agents import Agent
 
+    return _find(target, agents_in(target.partition(":")[0]), Agent, "agent")
+
+
+def find_source(target: str) -> Source[Any]:
+    """Return the source `MODULE:NAME`, as `find_agent` does. Raises `BadInput`."""
+    from holdfast.sources import Source
+
+    found: Source[Any] = _find(target, sources_in(target.partition(":")[0]), Source, "source")
+    return found
+
+
+class _Named(Protocol):
+    """What has a name of its own beside that of its variable."""
+
+    @property
+    def name(self) -> str: ...
+
+
+N = TypeVar("N", bound=_Named)
+
+
+def _named(module_name: str, kind: type[N], what: str) -> dict[str, N]:
+    found: dict[str, N] = {}
+    for value in vars(load_module(module_name)).values():
+        if not isinstance(value, kind):
+            continue
+        other = found.setdefault(value.name, value)
+        if other is not value:
+            raise BadInput(f"module {module_name} has two {what} with the name {value.name!r}")
+    return found
+
+
+def _find(target: str, found: dict[str, N], kind: type[N], what: str) -> N:
     module_name, _, name = target.partition(":")
-    agents = agents_in(module_name)
     if not name:
-        if len(agents) > 1:
+        if len(found) > 1:
             raise BadInput(
-                f"module {module_name} has several agents: say which, {module_name}:"
-                f"{'|'.join(agents)}"
+                f"module {module_name} has several {what}s: say which, {module_name}:"
+                f"{'|'.join(found)}"
             )
-        return next(iter(agents.values()))
-    if name in agents:
-        return agents[name]
+        return next(iter(found.values()))
+    if name in found:
+        return found[name]
     variable = getattr(load_module(module_name), name, None)
-    if isinstance(variable, Agent):
+    if isinstance(variable, kind):
         return variable
-    raise BadInput(f"module {module_name} has no agent {name!r}{did_you_mean(name, agents)}")
+    raise BadInput(f"module {module_name} has no {what} {name!r}{did_you_mean(name, found)}")
 
 
 def _load_file(name: str) -> ModuleType:

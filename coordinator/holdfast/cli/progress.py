@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from holdfast.cli.printing import clip, duration, note
-from holdfast.schemas import Event, EventType, RunRow, TaskRow, TaskState
+from holdfast.schemas import AskRow, Event, EventType, RunRow, TaskRow, TaskState
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -74,6 +74,8 @@ class PlainProgress:
 
     def _line(self, event: Event) -> str | None:
         task = event.task
+        if event.ask is not None:
+            return _ask_line(event.type, event.ask)
         if task is None:
             return _run_line(event)
         if "." in task.task_id and event.type in _QUIET:
@@ -97,6 +99,12 @@ def _run_line(event: Event) -> str:
     elif event.message:
         text += f": {clip(event.message)}"
     return text
+
+
+def _ask_line(kind: EventType, ask: AskRow) -> str | None:
+    if kind is not EventType.TASK_ASKED or "." in ask.task_id:
+        return None
+    return f"{ask.task_id} {ask.describe()}"
 
 
 def _task_line(event: Event, task: TaskRow) -> str:
@@ -150,6 +158,9 @@ class LiveProgress:
         """Take it; the table is drawn by its own clock."""
         if event.run is not None:
             self._run = event.run
+        if event.ask is not None:
+            waits = event.type is EventType.TASK_ASKED
+            self._said[event.ask.task_id] = event.ask.describe() if waits else ""
         task = event.task
         if task is None:
             return
@@ -189,4 +200,5 @@ class LiveProgress:
             said = task.failure.message
         elif task.finished_ms is not None and task.started_ms is not None:
             said = duration(task.finished_ms - task.started_ms)
-        return task.task_id, f"{task.agent}.{task.task}", state, str(task.attempt), clip(said, 60)
+        work = f"{task.agent}.{task.task}" if task.agent else f"plan {task.task}"
+        return task.task_id, work, state, str(task.attempt), clip(said, 60)

@@ -42,7 +42,7 @@ STARTING_S = 120.0
 
 
 class Service(Protocol):
-    """What can be served: an agent's runtime, a coordinator."""
+    """What can be served: an agent's runtime, a source's, a coordinator."""
 
     @property
     def host(self) -> SlotHost:

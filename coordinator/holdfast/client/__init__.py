@@ -15,11 +15,17 @@ from holdfast.client.errors import (
     RunFailed,
     RunNotFound,
     RunRefused,
+    ScheduleNotFound,
     WaitTimeout,
 )
-from holdfast.client.run import CommandReceipt, Run
+from holdfast.client.run import CommandReceipt, Run, SignalOutcome, SignalReceipt
+from holdfast.client.schedules import ScheduleReceipt, Schedules
 from holdfast.client.settings import ClientSettings
+from holdfast.client.state import KeyState, StateDeleted, StatePlace
+from holdfast.client.status import RunStatus
 from holdfast.client.sync import SyncClient, SyncRun
+from holdfast.client.sync_schedules import SyncSchedules
+from holdfast.client.sync_state import SyncKeyState
 
 __all__ = [
     "Client",
@@ -29,13 +35,24 @@ __all__ = [
     "CommandReceipt",
     "CommandRefused",
     "EventsLost",
+    "KeyState",
     "Run",
     "RunCancelled",
     "RunConflict",
     "RunFailed",
     "RunNotFound",
     "RunRefused",
+    "RunStatus",
+    "ScheduleNotFound",
+    "ScheduleReceipt",
+    "Schedules",
+    "SignalOutcome",
+    "SignalReceipt",
+    "StateDeleted",
+    "StatePlace",
     "SyncClient",
+    "SyncKeyState",
     "SyncRun",
+    "SyncSchedules",
     "WaitTimeout",
 ]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import getpass
 import socket
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from holdfast.bus.partition import partition_for
 from holdfast.bus.port import Environment
 from holdfast.bus.topics import Topics
+from holdfast.client.delay import Start
 from holdfast.client.directory import MANIFEST_WAIT_S, Directory
 from holdfast.client.errors import ClientClosed
 from holdfast.client.feed import EventFeed
@@ -18,7 +21,9 @@ from holdfast.client.fork import build_fork, fork_id
 from holdfast.client.outbox import Outbox
 from holdfast.client.payloads import Payloads
 from holdfast.client.run import Connection, Run
+from holdfast.client.schedules import Schedules
 from holdfast.client.settings import ClientSettings, load
+from holdfast.client.state import KeyState, StatePlace, list_state
 from holdfast.client.submission import Submissions, Work, check_run_id
 from holdfast.client.surroundings import Surroundings, open_surroundings
 from holdfast.client.watch import Watch
@@ -112,6 +117,8 @@ class Client:
         run_id: str | None = None,
         order_key: str | None = None,
         deadline_s: float | None = None,
+        start_at: datetime | None = None,
+        start_in: timedelta | None = None,
     ) -> Run[Out]: ...
 
     @overload
@@ -123,6 +130,8 @@ class Client:
         run_id: str | None = None,
         order_key: str | None = None,
         deadline_s: float | None = None,
+        start_at: datetime | None = None,
+        start_in: timedelta | None = None,
     ) -> Run[Any]: ...
 
     async def submit(
@@ -133,6 +142,8 @@ class Client:
         run_id: str | None = None,
         order_key: str | None = None,
         deadline_s: float | None = None,
+        start_at: datetime | None = None,
+        start_in: timedelta | None = None,
     ) -> Run[Any]:
         """Submit a plan, a task or a task's name (`agent.task`); return once the bus keeps it.
 
@@ -141,10 +152,15 @@ class Client:
         stand over the plan's own. Agents that have not published themselves are waited for, at
         most 10 s.
 
+        `start_at` (with a time zone) or `start_in` (from when a coordinator takes it): nothing of
+        the run starts before; it can be seen, paused and cancelled meanwhile. Its deadline counts
+        from there. A repeated call changes neither.
+
         Raises:
             PlanError: the plan or the input cannot be run; names the task and the remedy.
             Rejected: larger than the bus takes. BusUnavailable: repeat it, with the same run id.
         """
+        start = Start.of(start_at, start_in)
         connected = await self._connect()
         prepared = await connected.submissions.prepare(work, input, order_key, deadline_s)
         if run_id is None:
@@ -153,7 +169,7 @@ class Client:
         check_run_id(run_id)
         connection = connected.connection
         payload = await connection.payloads.pack(run_id, prepared.input)
-        submission = prepared.submission(run_id, payload, connection.actor)
+        submission = prepared.submission(run_id, payload, connection.actor, start)
         run = await self._send(connected, run_id, submission)
         if isinstance(work, Task) and work.output_type is not None:
             run._output_type = work.output_type  # noqa: SLF001 - the handle is made here
@@ -166,7 +182,7 @@ class Client:
         is asked for something: one that nothing on the bus knows of is `RunNotFound` after 5 s.
         """
         connected = await self._connect()
-        watch = await self._watch(connected, check_run_id(run_id), order_key)
+        watch = await self._watch(connected, check_run_id(run_id, known=True), order_key)
         return Run(connected.connection, watch, order_key)
 
     async def fork(
@@ -182,6 +198,22 @@ class Client:
         found = await build_fork(old.past())
         submission = found.submission(connected.connection.actor)
         return await self._send(connected, check_run_id(new_run_id or fork_id(run_id)), submission)
+
+    @property
+    def schedules(self) -> Schedules:
+        """Runs that are started by the clock: create, read and steer them."""
+        return Schedules(self._connect)
+
+    def state(self, agent: str, order_key: str) -> KeyState:
+        """What an agent keeps under an order key (`ctx.state`): read it, have it deleted."""
+        return KeyState(self._connect, agent, order_key)
+
+    def states(self, agent: str) -> AsyncIterator[StatePlace]:
+        """Yield where an agent keeps something under an order key, without the values.
+
+        Reads all of its journal. Raises as `KeyState.documents`.
+        """
+        return list_state(self._connect, agent)
 
     async def decode(self, payload: Payload) -> Any:
         """Return a payload of an event as plain Python; raises `Undecodable`, `UnknownSchema`."""

@@ -7,6 +7,7 @@ ClientError
 ├── RunConflict             the run id exists already, with another plan or input
 ├── CommandRefused          the run is not in a state for this command
 ├── WaitTimeout             nothing came within the time given (also a `TimeoutError`)
+├── ScheduleNotFound        there is no schedule of this name
 ├── RunNotFound             nothing on the bus knows of a run of this id
 ├── EventsLost              the bus has removed events before this client could read them
 └── ClientClosed            the client was closed meanwhile
@@ -27,6 +28,7 @@ __all__ = [
     "RunFailed",
     "RunNotFound",
     "RunRefused",
+    "ScheduleNotFound",
     "WaitTimeout",
 ]
 
@@ -75,6 +77,16 @@ class RunNotFound(ClientError):
             "waits for a coordinator. Is the id right, and is this the namespace? (A run whose "
             "plan declares an order key is found with that key; one that ended long ago may have "
             "been removed with its events.)"
+        )
+
+
+class ScheduleNotFound(ClientError):
+    """There is no schedule of this name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"there is no schedule {name!r} in this namespace: see `holdfast schedules list`"
         )
 
 

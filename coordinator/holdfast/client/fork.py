@@ -1,7 +1,8 @@
 """A run that failed, once more: a new submission built from the events of the old one.
 
-Plan and input are the old run's, the outputs of tasks that succeeded are reused, and the origin
-stays the same, so that effects keep their idempotency keys: what was applied is not applied again.
+Plan (as it was changed) and input are the old run's, the outputs of tasks that succeeded are
+reused, and the origin stays the same, so that effects keep their idempotency keys: what was applied
+is not applied again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from holdfast.client.errors import ClientError, EventsLost
+from holdfast.client.plan_history import PlanHistory
 from holdfast.schemas import Event, EventType, Payload, RunRow, RunState, Submission, TaskState
 
 __all__ = ["Fork", "build_fork", "fork_id"]
@@ -22,16 +24,15 @@ _FORKABLE = (RunState.FAILED, RunState.CANCELLED)
 class Fork:
     """What was found of the old run."""
 
-    plan: str | None = None
     row: RunRow | None = None
+    plans: PlanHistory = field(default_factory=PlanHistory)
     reused: dict[str, Payload] = field(default_factory=dict)
 
     def take(self, event: Event) -> None:
         """Take one event of the old run, in order."""
         if event.type is EventType.RUN_STARTED:
             self.reused.clear()  # an id that was used again, after its first run was forgotten
-        if event.plan is not None:
-            self.plan = event.plan
+        self.plans.take(event)
         if event.run is not None:
             self.row = event.run
         task = event.task
@@ -41,8 +42,8 @@ class Fork:
 
     def submission(self, submitted_by: str) -> Submission:
         """Return the new submission. Raises `EventsLost`, `ClientError`."""
-        row, plan = self.row, self.plan
-        if row is None or plan is None:
+        row = self.row
+        if row is None or self.plans.source is None:
             raise EventsLost("the first events of the run are no longer on the bus: submit it anew")
         if row.state not in _FORKABLE:
             raise ClientError(
@@ -50,7 +51,7 @@ class Fork:
                 " forked"
             )
         return Submission(
-            plan=plan,
+            plan=self.plans.to_json(),
             input=row.input,
             input_hash=row.input_hash,
             origin=row.origin,
@@ -71,4 +72,4 @@ async def build_fork(events: AsyncIterator[Event]) -> Fork:
 def fork_id(run_id: str) -> str:
     """Return the id of a run's fork: always the same, so that asking twice forks once."""
     suffix = hashlib.sha256(f"fork of {run_id}".encode()).hexdigest()[:8]
-    return f"{run_id[:113]}.again-{suffix}"
+    return f"{run_id[:113].replace('~', '-')}.again-{suffix}"

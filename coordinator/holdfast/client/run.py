@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from pydantic_core import to_jsonable_python
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from holdfast.bus.partition import partition_for
 from holdfast.bus.port import Bus, Environment, Position, Record, TopicPartition
 from holdfast.bus.topics import Topics
 from holdfast.client.backlog import Backlog
@@ -27,31 +29,44 @@ from holdfast.client.existence import Existence
 from holdfast.client.feed import EventFeed
 from holdfast.client.outbox import Outbox
 from holdfast.client.payloads import Payloads
+from holdfast.client.plan_history import PlanHistory
+from holdfast.client.status import RunStatus, read_status, status_at_end
 from holdfast.client.watch import ENDS, REFUSALS, Watch
 from holdfast.schemas import (
+    AskRow,
     Command,
     CommandAction,
     CoordinatorEnvelope,
     Event,
     EventType,
+    PlanDocument,
+    RunRow,
     RunState,
+    ScheduleCommand,
     Signal,
     Submission,
+    Unencodable,
     decode,
     encode,
     encode_json,
 )
 
-__all__ = ["COMMAND_WAIT_S", "CommandReceipt", "Connection", "Run"]
+__all__ = [
+    "COMMAND_WAIT_S",
+    "STATUS_WAIT_S",
+    "CommandReceipt",
+    "Connection",
+    "Run",
+    "SignalOutcome",
+    "SignalReceipt",
+]
 
 Out = TypeVar("Out")
 
 COMMAND_WAIT_S = 10.0
 """How long a command waits for the coordinator's answer."""
-_SIGNAL_TOLD = {
-    EventType.SIGNAL_KEPT: "kept until a task waits for it",
-    EventType.SIGNAL_REPEATED: "it came before: it counts once",
-}
+STATUS_WAIT_S = 10.0
+"""How long a question about a run waits for a coordinator to take it in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +76,22 @@ class CommandReceipt:
     command_id: str
     position: Position
     message: str
+
+
+class SignalOutcome(StrEnum):
+    """What became of a signal."""
+
+    TAKEN = "taken"  # by the task that has waited longest for one of its name
+    KEPT = "kept"  # until a task waits for it
+    REPEATED = "repeated"  # one of this id came before: it counts once
+
+
+@dataclass(frozen=True, slots=True)
+class SignalReceipt(CommandReceipt):
+    """A signal that was accepted; `command_id` is its id. `task_id`: the task that has it."""
+
+    outcome: SignalOutcome
+    task_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +110,9 @@ class Connection:
         """The bus."""
         return self.environment.bus
 
-    async def send(self, run_id: str, key: str, body: Submission | Command | Signal) -> Position:
+    async def send(
+        self, run_id: str, key: str, body: Submission | Command | Signal | ScheduleCommand
+    ) -> Position:
         """Write to the coordinators; return where it stands once it is kept."""
         envelope = CoordinatorEnvelope(run_id, self.environment.now_ms(), body)
         headers = (("holdfast-run", run_id.encode()), ("holdfast-reply-key", key.encode()))
@@ -116,10 +149,11 @@ class Run(Generic[Out]):
     def __repr__(self) -> str:
         return f"<Run {self.id!r}>"
 
-    async def result(self, timeout_s: float | None = None) -> Out:
+    async def result(self, timeout_s: float | None = None, *, follow: bool = True) -> Out:
         """Return the run's output, once it has ended.
 
-        A typed `Task` gives its output type, everything else plain Python (what JSON has).
+        A typed `Task` gives its output type, everything else plain Python (what JSON has). Of a
+        run that is continued as new, `follow` waits for the last in the row, and gives its output.
 
         Raises:
             RunFailed, RunCancelled: it ended without success.
@@ -130,19 +164,37 @@ class Run(Generic[Out]):
             WaitTimeout: not ended after `timeout_s`; the run goes on.
             EventsLost: its end is older than what the bus keeps.
         """
-        end = await self.ended(timeout_s)
-        row = end.run
-        assert row is not None, "the coordinator writes whole rows"
+        row = await self._last_row(timeout_s, follow=follow)
         if row.state is RunState.CANCELLED:
-            raise RunCancelled(self.id, row.failure)
+            raise RunCancelled(row.run_id, row.failure)
         if row.state is not RunState.SUCCEEDED:
-            raise RunFailed(self.id, row.failure)
+            raise RunFailed(row.run_id, row.failure)
         payloads = self._connection.payloads
         if self._output_type is not None:
             output: Out = await payloads.value(row.output, self._output_type)
         else:
             output = await payloads.document(row.output)
         return output
+
+    async def _last_row(self, timeout_s: float | None, *, follow: bool) -> RunRow:
+        monotonic = self._connection.environment.monotonic
+        until_s = None if timeout_s is None else monotonic() + timeout_s
+        run: Run[Any] = self
+        while True:
+            left_s = None if until_s is None else max(0.0, until_s - monotonic())
+            row = (await run.ended(left_s)).run
+            assert row is not None, "the coordinator writes whole rows"
+            if not follow or row.successor is None:
+                return row
+            run = await run._successor(row.successor, row.successor_key)
+
+    async def _successor(self, run_id: str, key: str | None) -> Run[Any]:
+        """Return a handle for the run that this one was continued as."""
+        feed = self._connection.feed
+        order_key = None if key == run_id else key
+        watch = Watch(run_id, partition_for((key or run_id).encode(), feed.partitions))
+        await feed.add(watch)
+        return Run(self._connection, watch, order_key)
 
     async def accepted(self, timeout_s: float | None = None) -> None:
         """Return once a coordinator has taken the submission in, or knew the run already.
@@ -254,23 +306,60 @@ class Run(Generic[Out]):
 
     async def signal(
         self, signal: str, payload: Any = None, *, signal_id: str | None = None
-    ) -> CommandReceipt:
+    ) -> SignalReceipt:
         """Tell the run something: the task that waits for a signal of this name gets `payload`.
 
         One that nobody waits for yet is kept. `payload`: anything that JSON can hold. Repeat a call
         with the same `signal_id` as often as you like: it counts once. Raises `CommandRefused`
         where it does not fit what the task expects, naming the field, or the run takes none any
-        more; `WaitTimeout` (kept, but no coordinator has answered within 10 s).
+        more; `Unencodable`; `WaitTimeout` (kept, but no coordinator has answered within 10 s).
         """
         signal_id = signal_id or self._connection.environment.new_id()
-        data = encode_json(to_jsonable_python(payload))
+        try:
+            data = encode_json(to_jsonable_python(payload, bytes_mode="base64"))
+        except (PydanticSerializationError, ValueError) as error:
+            message = f"the payload of signal {signal!r} cannot be written as JSON: {error}"
+            raise Unencodable(message) from None
         stored = await self._connection.payloads.pack(self.id, data)
         body = Signal(signal_id, signal, stored, self._connection.actor)
         position, event = await self._told(f"signal {signal!r} to", body)
         if event.type is EventType.SIGNAL_REFUSED:
             raise CommandRefused(event.message)
-        told = event.message or _SIGNAL_TOLD.get(event.type, "a task has it")
-        return CommandReceipt(signal_id, position, told)
+        return _signal_receipt(signal_id, position, event)
+
+    async def status(self, timeout_s: float | None = STATUS_WAIT_S) -> RunStatus:
+        """Return how the run stands now: its state, its tasks, what they wait for.
+
+        Reads the coordinator's journal, which is as large as all that is open in the run's slot:
+        ask now and then, and follow `events` for more. Raises as `accepted` does, `WaitTimeout`
+        after `timeout_s` as long as no coordinator has taken the run in; `EventsLost` if it ended
+        so long ago that its end is gone.
+        """
+        await self.accepted(timeout_s)
+        connection, partition = self._connection, self._watch.partition
+        found = await read_status(connection.bus, connection.topics, partition, self.id)
+        return status_at_end(await self.ended(timeout_s)) if found is None else found
+
+    async def waits(self, timeout_s: float | None = STATUS_WAIT_S) -> tuple[AskRow, ...]:
+        """Return what the run's tasks wait for now, the longest wait first; see `status`.
+
+        Each has `task_id`, `kind` (sleep, signal, call, run), `subject` (the signal's name, the
+        called task, the plan), `child`, `asked_ms`, `until_ms`; `describe()` says it in words.
+        """
+        return (await self.status(timeout_s)).waits
+
+    async def plan(self, version: int | None = None) -> PlanDocument:
+        """Return the run's plan as it is now, or as it was: 1 is what was submitted.
+
+        Each change that a task of the run makes gives the next version. Its tasks say who added
+        them (`added_by`), and that they were skipped or cancelled so (`dropped`). Raises as
+        `accepted` does; `EventsLost`; `ClientError` for a version that there is not.
+        """
+        await self.accepted(STATUS_WAIT_S)
+        history = PlanHistory()
+        async for event in self.past():
+            history.take(event)
+        return history.resolved(version).plan
 
     # --- how -------------------------------------------------------------------------------------
 
@@ -367,6 +456,16 @@ class Run(Generic[Out]):
         await self.accepted()
         answer = self._answer()
         return self._watch.start if answer is None else answer[1].events_from or 0
+
+
+def _signal_receipt(signal_id: str, position: Position, event: Event) -> SignalReceipt:
+    told, outcome, task_id = "kept until a task waits for it", SignalOutcome.KEPT, None
+    if event.type is EventType.SIGNAL_REPEATED:
+        told, outcome = "it came before: it counts once", SignalOutcome.REPEATED
+    elif event.ask is not None:
+        task_id = event.ask.task_id
+        told, outcome = f"task {task_id} has it", SignalOutcome.TAKEN
+    return SignalReceipt(signal_id, position, told, outcome, task_id)
 
 
 def _raise_refusal(answer: Event) -> None:

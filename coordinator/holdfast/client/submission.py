@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from holdfast.client.delay import AT_ONCE, Start
 from holdfast.client.directory import Directory
 from holdfast.client.payloads import Payloads
 from holdfast.schemas import (
@@ -40,7 +41,7 @@ from holdfast.schemas import (
     split_task_name,
 )
 
-__all__ = ["Prepared", "Submissions", "Work", "check_run_id"]
+__all__ = ["Prepared", "Resolved", "Submissions", "Work", "check_run_id", "document_of"]
 
 Work: TypeAlias = "Plan | PlanDocument | Task[Any, Any] | str"
 """What can be submitted: a plan, a task, or a task's name (`agent.task`)."""
@@ -48,6 +49,8 @@ Work: TypeAlias = "Plan | PlanDocument | Task[Any, Any] | str"
 RESOLVED_MAX = 256
 """How many resolved plans are kept."""
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_SUCCESSOR = re.compile(r"~[0-9]{1,10}")
+"""What stands behind the id of a run in that of one that continues it; nobody else gives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,9 @@ class Prepared:
     input_hash: str
     order_key: str | None
 
-    def submission(self, run_id: str, payload: Payload, submitted_by: str) -> Submission:
+    def submission(
+        self, run_id: str, payload: Payload, submitted_by: str, start: Start = AT_ONCE
+    ) -> Submission:
         """Return it for a run."""
         return Submission(
             plan=self.resolved,
@@ -69,13 +74,18 @@ class Prepared:
             origin=run_id,
             submitted_by=submitted_by,
             order_key=self.order_key,
+            start_ms=start.at_ms,
+            start_in_ms=start.in_ms,
         )
 
 
 @dataclass(frozen=True, slots=True)
-class _Resolved:
+class Resolved:
+    """A plan as agents say of themselves now; `written`: its JSON as it was given."""
+
     plan: ResolvedPlan
     json: str
+    written: str
     manifests: tuple[Manifest, ...]
 
     def holds(self, manifests: Mapping[str, Manifest]) -> bool:
@@ -93,27 +103,41 @@ class Submissions:
     def __init__(self, directory: Directory, payloads: Payloads) -> None:
         self._directory = directory
         self._payloads = payloads
-        self._resolved: OrderedDict[str, _Resolved] = OrderedDict()
+        self._resolved: OrderedDict[str, Resolved] = OrderedDict()
 
     async def prepare(
         self, work: Work, run_input: Any, order_key: str | None, deadline_s: float | None
     ) -> Prepared:
         """Raises `PlanError` naming the task, the place and the remedy; `UnknownSchema`."""
-        document = _document(work, order_key, deadline_s)
+        document = document_of(work, order_key, deadline_s)
         value = _jsonable(run_input)
-        written = document.to_json()
-        resolved = await self._resolve(document, written)
+        return self._fill(await self.resolve(document), value)
+
+    def fill(self, resolved: Resolved, run_input: Any) -> Prepared:
+        """Return the submission of a resolved plan with an input.
+
+        Raises `PlanError` where the input does not fit, naming the task and the field.
+        """
+        return self._fill(resolved, _jsonable(run_input))
+
+    def _fill(self, resolved: Resolved, value: Any) -> Prepared:
         check_run_input(resolved.plan, value, self._payloads.schema)
-        canonical = _canonical(value)
+        document, canonical = resolved.plan.plan, _canonical(value)
         return Prepared(
             plan_name=document.name,
             resolved=resolved.json,
             input=_encode(value),
-            input_hash=hashlib.sha256(f"{written}\0{canonical}".encode()).hexdigest(),
+            input_hash=hashlib.sha256(f"{resolved.written}\0{canonical}".encode()).hexdigest(),
             order_key=render_order_key(document.order_key, {"input": value}),
         )
 
-    async def _resolve(self, document: PlanDocument, written: str) -> _Resolved:
+    async def resolve(self, document: PlanDocument, written: str | None = None) -> Resolved:
+        """Check a plan against the agents, waiting a while for those that are about to come.
+
+        `written`: the plan's JSON, where it is known. Raises `PlanError` naming the task, the place
+        and the remedy; `UnknownSchema`.
+        """
+        written = document.to_json() if written is None else written
         agents = agents_of(document)
         manifests = await self._directory.find(agents)
         known = self._resolved.get(written)
@@ -121,20 +145,20 @@ class Submissions:
             self._resolved.move_to_end(written)
             return known
         try:
-            found = await self._resolve_by(document, manifests)
+            found = await self._resolve_by(document, written, manifests)
         except PlanError:
             # Perhaps an agent was started anew, with more to offer, since its manifest was read.
             if not await self._directory.read_again():
                 raise
-            found = await self._resolve_by(document, self._directory.manifests)
+            found = await self._resolve_by(document, written, self._directory.manifests)
         self._resolved[written] = found
         if len(self._resolved) > RESOLVED_MAX:
             self._resolved.popitem(last=False)
         return found
 
     async def _resolve_by(
-        self, document: PlanDocument, manifests: Mapping[str, Manifest]
-    ) -> _Resolved:
+        self, document: PlanDocument, written: str, manifests: Mapping[str, Manifest]
+    ) -> Resolved:
         agents = sorted(agents_of(document))
         needed = [manifests[agent] for agent in agents if agent in manifests]
         for manifest in needed:
@@ -142,12 +166,17 @@ class Submissions:
                 await self._payloads.require(task.input_schema_id)
                 await self._payloads.require(task.output_schema_id)
         plan = resolve(document, manifests, self._payloads.schema)
-        return _Resolved(plan, plan.to_json(), tuple(needed))
+        return Resolved(plan, plan.to_json(), written, tuple(needed))
 
 
-def check_run_id(run_id: str) -> str:
-    """Return a run id; raises `PlanError` for one that cannot be used."""
-    if _RUN_ID.fullmatch(run_id) is None:
+def check_run_id(run_id: str, *, known: bool = False) -> str:
+    """Return a run id; raises `PlanError` for one that cannot be used.
+
+    `known`: that of a run that is there, which may be one that continues another (`<id>~<n>`).
+    """
+    base, mark, number = run_id.partition("~")
+    continued = known and bool(mark) and _SUCCESSOR.fullmatch(mark + number) is not None
+    if _RUN_ID.fullmatch(base if continued else run_id) is None:
         raise PlanError(
             f"run id {run_id!r} cannot be used: 1 to 128 letters, digits, '.', '_', ':' and '-',"
             " the first a letter or a digit"
@@ -155,7 +184,13 @@ def check_run_id(run_id: str) -> str:
     return run_id
 
 
-def _document(work: Work, order_key: str | None, deadline_s: float | None) -> PlanDocument:
+def document_of(
+    work: Work, order_key: str | None = None, deadline_s: float | None = None
+) -> PlanDocument:
+    """Return what is submitted as data; `order_key`, `deadline_s` stand over the plan's own.
+
+    Raises `PlanError` for what cannot be a plan.
+    """
     if isinstance(work, str):
         split_task_name(work)
         work = Plan.of_task(work)

@@ -9,16 +9,21 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterator
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
 from holdfast.bus.port import Position
 from holdfast.client.client import Client
 from holdfast.client.errors import ClientClosed
-from holdfast.client.run import CommandReceipt, Run
+from holdfast.client.run import STATUS_WAIT_S, CommandReceipt, Run, SignalReceipt
 from holdfast.client.settings import ClientSettings
+from holdfast.client.state import StatePlace
+from holdfast.client.status import RunStatus
 from holdfast.client.submission import Work
-from holdfast.schemas import Event, Payload, Plan, PlanDocument, Task
+from holdfast.client.sync_schedules import SyncSchedules
+from holdfast.client.sync_state import SyncKeyState
+from holdfast.schemas import AskRow, Event, Payload, Plan, PlanDocument, Task
 
 __all__ = ["SyncClient", "SyncRun"]
 
@@ -89,9 +94,9 @@ class SyncRun(Generic[Out]):
         """Where the submission stands; None if the run was found by its id."""
         return self._run.position
 
-    def result(self, timeout_s: float | None = None) -> Out:
+    def result(self, timeout_s: float | None = None, *, follow: bool = True) -> Out:
         """See `Run.result`."""
-        return self._thread.call(self._run.result(timeout_s))
+        return self._thread.call(self._run.result(timeout_s, follow=follow))
 
     def accepted(self, timeout_s: float | None = None) -> None:
         """See `Run.accepted`."""
@@ -112,9 +117,21 @@ class SyncRun(Generic[Out]):
 
     def signal(
         self, signal: str, payload: Any = None, *, signal_id: str | None = None
-    ) -> CommandReceipt:
+    ) -> SignalReceipt:
         """See `Run.signal`."""
         return self._thread.call(self._run.signal(signal, payload, signal_id=signal_id))
+
+    def status(self, timeout_s: float | None = STATUS_WAIT_S) -> RunStatus:
+        """See `Run.status`."""
+        return self._thread.call(self._run.status(timeout_s))
+
+    def waits(self, timeout_s: float | None = STATUS_WAIT_S) -> tuple[AskRow, ...]:
+        """See `Run.waits`."""
+        return self._thread.call(self._run.waits(timeout_s))
+
+    def plan(self, version: int | None = None) -> PlanDocument:
+        """See `Run.plan`."""
+        return self._thread.call(self._run.plan(version))
 
     def pause(self, *, reason: str = "") -> CommandReceipt:
         """See `Run.pause`."""
@@ -173,6 +190,8 @@ class SyncClient:
         run_id: str | None = None,
         order_key: str | None = None,
         deadline_s: float | None = None,
+        start_at: datetime | None = None,
+        start_in: timedelta | None = None,
     ) -> SyncRun[Out]: ...
 
     @overload
@@ -184,6 +203,8 @@ class SyncClient:
         run_id: str | None = None,
         order_key: str | None = None,
         deadline_s: float | None = None,
+        start_at: datetime | None = None,
+        start_in: timedelta | None = None,
     ) -> SyncRun[Any]: ...
 
     def submit(
@@ -194,10 +215,18 @@ class SyncClient:
         run_id: str | None = None,
         order_key: str | None = None,
         deadline_s: float | None = None,
+        start_at: datetime | None = None,
+        start_in: timedelta | None = None,
     ) -> SyncRun[Any]:
         """See `Client.submit`."""
         submitting = self._client.submit(
-            work, input, run_id=run_id, order_key=order_key, deadline_s=deadline_s
+            work,
+            input,
+            run_id=run_id,
+            order_key=order_key,
+            deadline_s=deadline_s,
+            start_at=start_at,
+            start_in=start_in,
         )
         return SyncRun(self._thread, self._thread.call(submitting))
 
@@ -211,6 +240,23 @@ class SyncClient:
         """See `Client.fork`."""
         forking = self._client.fork(run_id, order_key=order_key, new_run_id=new_run_id)
         return SyncRun(self._thread, self._thread.call(forking))
+
+    @property
+    def schedules(self) -> SyncSchedules:
+        """See `Client.schedules`."""
+        return SyncSchedules(self._client.schedules, self._thread.call)
+
+    def state(self, agent: str, order_key: str) -> SyncKeyState:
+        """See `Client.state`."""
+        return SyncKeyState(self._client.state(agent, order_key), self._thread.call)
+
+    def states(self, agent: str) -> list[StatePlace]:
+        """See `Client.states`."""
+
+        async def all_of_it() -> list[StatePlace]:
+            return [place async for place in self._client.states(agent)]
+
+        return self._thread.call(all_of_it())
 
     def decode(self, payload: Payload) -> Any:
         """See `Client.decode`."""

@@ -28,6 +28,15 @@ ANSWERS = frozenset(
         EventType.SIGNAL_REPEATED,
         EventType.SIGNAL_REFUSED,
         EventType.TASK_ANSWERED,
+        EventType.SCHEDULE_CREATED,
+        EventType.SCHEDULE_UPDATED,
+        EventType.SCHEDULE_REPEATED,
+        EventType.SCHEDULE_PAUSED,
+        EventType.SCHEDULE_RESUMED,
+        EventType.SCHEDULE_TRIGGERED,
+        EventType.SCHEDULE_BACKFILLED,
+        EventType.SCHEDULE_DELETED,
+        EventType.SCHEDULE_REFUSED,
     }
 )
 _ENDS = frozenset(kind.encode() for kind in ENDS)

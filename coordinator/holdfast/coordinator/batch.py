@@ -24,6 +24,7 @@ from holdfast.coordinator.engine import (
     Input,
     Need,
     Reaction,
+    Report,
     SendControl,
     State,
     Value,
@@ -80,6 +81,8 @@ class Batch:
         self._broken: dict[Pending, str] = {}
         self._muted: set[Pending] = set()
         """Broken inputs whose agents cannot even be told to let go: their topics are gone."""
+        self._unheard: set[Pending] = set()
+        """Inputs whose source cannot be told of an end: its topics are gone. The end stands."""
         self._beside: Sequence[Record] = ()
         self._start()
 
@@ -92,6 +95,7 @@ class Batch:
         """Entities that have more to do."""
         self._owner: dict[int, Pending] = {}
         self._last: dict[str, Pending] = {}
+        self._reports: set[int] = set()
 
     def take(self, pending: Pending) -> tuple[Need, ...]:
         """Run one input; if it needs something first, return that and leave the batch as it was."""
@@ -112,22 +116,27 @@ class Batch:
         self._beside = beside
         while (problem := self._add_journal()) is not None:
             culprit, reason = problem
-            self._again(culprit, reason)
+            self._broken[culprit] = reason
+            self._again()
         self.records += self._beside
 
     def refuse(self, error: Rejected) -> None:
         """Run the batch again without what led to the refused record. Raises if nothing did."""
         culprit = self._owner.get(id(error.record))
-        if culprit is None or culprit in self._muted:
+        if culprit is not None and id(error.record) in self._reports:
+            self._unheard.add(culprit)
+            self._again()
+        elif culprit is None or culprit in self._muted:
             raise error
-        if culprit in self._broken:
-            self._muted.add(culprit)
-        self._again(culprit, self._broken.get(culprit) or str(error))
+        else:
+            if culprit in self._broken:
+                self._muted.add(culprit)
+            self._broken.setdefault(culprit, str(error))
+            self._again()
         self.finish(self._beside)
 
-    def _again(self, culprit: Pending, reason: str) -> None:
+    def _again(self) -> None:
         taken = self.taken
-        self._broken[culprit] = reason
         self._start()
         for pending in taken:
             needs = self.take(pending)
@@ -179,9 +188,14 @@ class Batch:
         return reaction
 
     def _add(self, pending: Pending, reaction: Reaction) -> None:
-        records = [self._writing.effect(effect) for effect in reaction.effects]
+        records = [
+            self._writing.effect(effect)
+            for effect in reaction.effects
+            if not isinstance(effect, Report)
+        ]
         for record in records:
             self._slotted.check(record)
+        records += self._heard(pending, reaction)
         for record in records:
             self._own(record, pending)
         self.view.absorb(reaction)
@@ -192,6 +206,25 @@ class Batch:
         elif isinstance(pending.input, Continuation):
             # Only a continuation looks at all that may be left.
             self.unfinished.discard(reaction.entity)
+
+    def _heard(self, pending: Pending, reaction: Reaction) -> list[Record]:
+        """Return what sources are told, as far as they can be: a run that has ended has ended."""
+        heard = []
+        for effect in reaction.effects:
+            if not isinstance(effect, Report):
+                continue
+            record = self._writing.effect(effect)
+            try:
+                if pending in self._unheard:
+                    raise Rejected(record, "the bus did not take it")
+                self._slotted.check(record)
+            except Rejected as error:
+                metrics.UNHEARD.inc()
+                logger.warning("source %r is not told of an end: %s", effect.source.name, error)
+                continue
+            self._reports.add(id(record))
+            heard.append(record)
+        return heard
 
     def _own(self, record: Record, pending: Pending) -> None:
         self.records.append(record)

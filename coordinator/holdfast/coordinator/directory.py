@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from holdfast.bus.errors import BusError
 from holdfast.bus.port import Environment, Received, TopicPartition
-from holdfast.bus.topics import Topics
+from holdfast.bus.topics import SOURCE_PREFIX, Topics
 from holdfast.schemas.codec import decode
 from holdfast.schemas.errors import HoldfastError, did_you_mean
 from holdfast.schemas.records import Manifest
@@ -45,6 +45,7 @@ def offered_task(manifest: Manifest, task: str) -> ResolvedTask | str:
                 retry=offered.retry,
                 timeout_ms=offered.timeout_ms,
                 queue_timeout_ms=offered.queue_timeout_ms,
+                progress_timeout_ms=offered.progress_timeout_ms,
             )
     names = [offered.name for offered in manifest.tasks]
     return f"agent {manifest.agent!r} has no task {task!r}{did_you_mean(task, names)}"
@@ -61,6 +62,8 @@ class Directory:
         self._by_key: dict[str, Manifest] = {}
         self._newest: dict[str, Manifest] = {}
         self._with_topics: frozenset[str] = frozenset()
+        self._control_prefix = topics.control("x").removesuffix("x")
+        self._sources: frozenset[str] = frozenset()
         self._answers: OrderedDict[str, str | None] = OrderedDict()
         self._reading = asyncio.Lock()
         self._follower: asyncio.Task[None] | None = None
@@ -84,6 +87,8 @@ class Directory:
             names = await self._bus.describe_topics()
             prefix = self._tasks_prefix
             known = frozenset(n.removeprefix(prefix) for n in names if n.startswith(prefix))
+            heard = {n.removeprefix(self._control_prefix) for n in names}
+            self._sources = frozenset(group for group in heard if group.startswith(SOURCE_PREFIX))
             if known != self._with_topics:
                 self._with_topics = known
                 self._answers.clear()
@@ -127,6 +132,10 @@ class Directory:
     def agents(self) -> list[str]:
         """Return the names of the agents that have topics."""
         return sorted(self._with_topics)
+
+    def sources(self) -> list[str]:
+        """Return the groups of the sources that have topics."""
+        return sorted(self._sources)
 
     def _problems(self, tasks: Iterable[tuple[str, ResolvedTask]]) -> Iterator[str]:
         for task_id, task in tasks:

@@ -96,6 +96,8 @@ class Housekeeping:
         for agent in self._directory.agents():
             names = [self._topics.tasks(agent), self._topics.control(agent)]
             await self._purge("agent", agent, names)
+        for group in self._directory.sources():
+            await self._purge("source", group, [self._topics.control(group)])
         await self._forget_silent()
 
     async def _purge(self, kind: str, group: str, names: list[str]) -> None:

@@ -13,14 +13,20 @@ __all__ = [
     "EVENTS",
     "INPUTS",
     "MANIFESTS_FORGOTTEN",
+    "OPEN_ASKS",
     "OPEN_RUNS",
     "PARKED_INPUTS",
     "PURGED",
     "RUN_SECONDS",
+    "SCHEDULES",
+    "SCHEDULE_FIRINGS",
+    "SCHEDULE_LATE_SECONDS",
+    "SIGNALS",
     "TASKS_ENDED",
     "TASK_HANDLER_SECONDS",
     "TASK_QUEUE_SECONDS",
     "TIMERS_ARMED",
+    "UNHEARD",
 ]
 
 _LONG_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 1800, 7200, 43200)
@@ -44,15 +50,34 @@ TASK_HANDLER_SECONDS = Histogram(
 RUN_SECONDS = Histogram(
     "holdfast_run_seconds", "From a run's start to its end", ["state"], buckets=_LONG_S
 )
+SCHEDULES = Gauge("holdfast_schedules", "Schedules by state", ["partition", "state"])
+SCHEDULE_FIRINGS = Counter(
+    "holdfast_schedule_firings_total", "Due times by what became of them", ["outcome"]
+)
+SCHEDULE_LATE_SECONDS = Histogram(
+    "holdfast_schedule_late_seconds",
+    "From a due time, jitter and all, to the submission of its run",
+    buckets=_LONG_S,
+)
 DEAD_LETTERS = Counter("holdfast_dead_letters_total", "Dead letters written", ["reason"])
 BROKEN = Counter(
     "holdfast_coordinator_broken_total", "Runs ended because their records could not be written"
+)
+UNHEARD = Counter(
+    "holdfast_coordinator_unheard_ends_total",
+    "Ends of runs that their source could not be told of: its topics are gone",
 )
 OPEN_RUNS = Gauge("holdfast_coordinator_open_runs", "Runs held in memory", ["partition"])
 CLOSED_MARKERS = Gauge(
     "holdfast_coordinator_closed_markers", "Closed runs remembered", ["partition"]
 )
 TIMERS_ARMED = Gauge("holdfast_coordinator_timers_armed", "Timers waiting", ["partition"])
+OPEN_ASKS = Gauge(
+    "holdfast_coordinator_open_asks",
+    "What handlers wait for, by kind",
+    ["partition", "kind"],
+)
+SIGNALS = Counter("holdfast_coordinator_signals_total", "What became of signals", ["outcome"])
 PARKED_INPUTS = Gauge(
     "holdfast_coordinator_parked_inputs",
     "Inputs that wait for a blob or a schema, and those behind them",

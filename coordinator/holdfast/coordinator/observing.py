@@ -9,9 +9,25 @@ from prometheus_client import Counter
 from holdfast.coordinator import metrics
 from holdfast.coordinator.batch import Batch
 from holdfast.coordinator.engine import RUN_ENDS, TASK_ENDS, Emit, Park
-from holdfast.schemas.records import Event, EventType, RunRow, TaskRow, TaskState
+from holdfast.schemas.records import (
+    Event,
+    EventType,
+    FiringCause,
+    RunRow,
+    ScheduleRow,
+    TaskRow,
+    TaskState,
+)
+from holdfast.schemas.schedules import jitter_ms
 
 __all__ = ["observe"]
+
+_OUTCOMES = {
+    EventType.SIGNAL_KEPT: "kept",
+    EventType.SIGNAL_REFUSED: "refused",
+    EventType.SIGNAL_REPEATED: "repeated",
+    EventType.TASK_ANSWERED: "taken",
+}
 
 
 def observe(batch: Batch) -> None:
@@ -45,12 +61,27 @@ def _inputs(kind: str) -> Counter:
 
 def _event(event: Event) -> None:
     _events(event.type).inc()
+    if event.schedule is not None:
+        _schedule(event, event.schedule)
+        return
+    if event.signal is not None and (outcome := _OUTCOMES.get(event.type)) is not None:
+        metrics.SIGNALS.labels(outcome).inc()
     if event.type.endswith(".ignored"):
         return
     if event.task is not None and event.task.state in TASK_ENDS:
         _task(event.task)
     elif event.run is not None and event.run.state in RUN_ENDS:
         _run(event.run)
+
+
+def _schedule(event: Event, row: ScheduleRow) -> None:
+    firing = event.firing
+    if firing is None:
+        return
+    metrics.SCHEDULE_FIRINGS.labels(firing.outcome).inc(firing.count)
+    if event.type is EventType.SCHEDULE_FIRED and firing.cause is FiringCause.TIME:
+        due_ms = firing.scheduled_ms + jitter_ms(row.name, row.spec, firing.scheduled_ms)
+        metrics.SCHEDULE_LATE_SECONDS.observe(max(0, event.at_ms - due_ms) / 1_000)
 
 
 def _task(row: TaskRow) -> None:

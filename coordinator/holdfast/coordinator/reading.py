@@ -18,6 +18,7 @@ from holdfast.schemas.codec import decode
 from holdfast.schemas.errors import HoldfastError, Undecodable
 from holdfast.schemas.records import (
     Cause,
+    ChildEnded,
     CoordinatorEnvelope,
     DeadLetter,
     DeadLetterReason,
@@ -27,19 +28,27 @@ from holdfast.schemas.records import (
     FailureKind,
     Outcome,
     RecordHeader,
+    ScheduleCommand,
     SourceRecord,
+    SourceSlot,
+    StateDeletion,
     Submission,
     TaskResult,
 )
+from holdfast.schemas.schedules import SCHEDULE_PREFIX
 
 __all__ = ["Unreadable", "read"]
 
 NUMBER_CHARS_MAX = 18
 NAME_CHARS_MAX = 256
 """Of a task's id: events repeat it, and have to fit into a record themselves."""
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}(~[0-9]{1,10})?")
+_SCHEDULE_ID = re.compile(SCHEDULE_PREFIX + r"[a-z0-9-]{1,64}")
 """As in docs/protocol.md. Anybody can write to the topic, and ids are parts of journal keys: what
 has a slash would come back from the journal as a part of another run."""
+_SOURCE = re.compile(r"[a-z0-9-]{1,57}")
+PARTITION_MAX = 2**31 - 1
+_STATE_ENTITY = re.compile(r"state/[a-z0-9-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +81,36 @@ def read(received: Received, events_from: int) -> Arrival | Unreadable:
 
 
 def _check_names(envelope: CoordinatorEnvelope) -> None:
+    if isinstance(envelope.body, StateDeletion):
+        if _STATE_ENTITY.fullmatch(envelope.run_id) is None:
+            raise Undecodable(f"{envelope.run_id[:NAME_CHARS_MAX]!r} stands for no agent's state")
+        return
+    if _SCHEDULE_ID.fullmatch(envelope.run_id):
+        if not isinstance(envelope.body, ScheduleCommand | ChildEnded):
+            raise Undecodable(f"a {type(envelope.body).__name__} is nothing for a schedule")
+        return
+    if isinstance(envelope.body, ScheduleCommand):
+        raise Undecodable(f"{envelope.run_id[:NAME_CHARS_MAX]!r} is no schedule/<name>")
     if _RUN_ID.fullmatch(envelope.run_id) is None:
         raise Undecodable(f"{envelope.run_id[:NAME_CHARS_MAX]!r} is no run id")
+    source = envelope.body.source if isinstance(envelope.body, Submission) else None
+    if source is not None and not _is_source(source):
+        raise Undecodable(f"{source.name[:NAME_CHARS_MAX]!r}, {source.partition} is no source")
     task_id = getattr(envelope.body, "task_id", None)
     if task_id is not None and len(task_id) > NAME_CHARS_MAX:
         raise Undecodable(f"{task_id[:NAME_CHARS_MAX]!r}… is no task id")
 
 
+def _is_source(source: SourceSlot) -> bool:
+    """Whether a topic and a partition can be made of it."""
+    named = _SOURCE.fullmatch(source.name) is not None
+    return named and 0 <= source.partition <= PARTITION_MAX
+
+
 def _unreadable(received: Received, reason: str) -> Unreadable:
     headers = {name: value.decode("utf-8", "replace") for name, value in received.headers}
     run_id, task_id = headers.get(HEADER_RUN), headers.get(HEADER_TASK)
-    if run_id is not None and _RUN_ID.fullmatch(run_id) is None:
+    if run_id is not None and not (_RUN_ID.fullmatch(run_id) or _SCHEDULE_ID.fullmatch(run_id)):
         run_id = None
     if task_id is not None and len(task_id) > NAME_CHARS_MAX:
         task_id = None
@@ -132,7 +160,9 @@ def _answer(received: Received, run_id: str | None, failure: Failure) -> Emit | 
     if not run_id:
         return None
     cause = Cause(received.partition, received.offset)
-    kind, at_ms = EventType.COMMAND_REFUSED, received.timestamp_ms
+    schedule = run_id.startswith(SCHEDULE_PREFIX)
+    kind = EventType.SCHEDULE_REFUSED if schedule else EventType.COMMAND_REFUSED
+    at_ms = received.timestamp_ms
     return Emit(Event(run_id, kind, at_ms, cause, None, None, failure.message))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from holdfast.coordinator.engine import Graphs, State, Value
 from holdfast.schemas.codec import decode
 from holdfast.schemas.errors import HoldfastError, Undecodable
-from holdfast.schemas.records import CoordinatorJournal, Parked, RunEntry
+from holdfast.schemas.records import CoordinatorJournal, Parked, PlanRevision, RunEntry
 
 __all__ = ["PARKED_PREFIX", "Restoring"]
 
@@ -42,10 +42,11 @@ class Restoring:
         return [(offset, _parked(data)) for offset, data in sorted(self._parked.items())]
 
     def _share_plan(self, value: Value) -> None:
-        if not isinstance(value, RunEntry):
-            return
         try:
-            value.plan = self._graphs.get(value.plan).source
+            if isinstance(value, RunEntry) and value.plan:
+                value.plan = self._graphs.get(value.plan).source
+            elif isinstance(value, PlanRevision) and value.version == 1:
+                value.change = self._graphs.get(value.change).source
         except HoldfastError:
             # Written by another version; the run says so when it is worked on.
             return

@@ -231,6 +231,10 @@ class CoordinatorMachine:
             metrics.PARKED_INPUTS,
         ):
             gauge.labels(self._partition).set(0)
+        for kind in self._state.open_asks:
+            metrics.OPEN_ASKS.labels(self._partition, kind).set(0)
+        for state in self._state.schedules:
+            metrics.SCHEDULES.labels(self._partition, state).set(0)
 
     # --- inputs --------------------------------------------------------------------------------
 
@@ -368,7 +372,11 @@ class CoordinatorMachine:
 
     def _measure(self) -> None:
         partition = self._partition
-        metrics.OPEN_RUNS.labels(partition).set(len(self._state.entities))
+        metrics.OPEN_RUNS.labels(partition).set(self._state.runs)
         metrics.CLOSED_MARKERS.labels(partition).set(len(self._state.closed))
         metrics.TIMERS_ARMED.labels(partition).set(len(self._timers))
+        for kind, count in self._state.open_asks.items():
+            metrics.OPEN_ASKS.labels(partition, kind).set(count)
+        for state, count in self._state.schedules.items():
+            metrics.SCHEDULES.labels(partition, state).set(count)
         metrics.PARKED_INPUTS.labels(partition).set(self._lanes.parked())

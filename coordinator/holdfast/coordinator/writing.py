@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from holdfast.bus.port import Received, Record
 from holdfast.bus.topics import Topics
-from holdfast.coordinator.engine import Effect, Emit, Park, SendControl, SendTask, Tell, Value
+from holdfast.coordinator.engine import (
+    Effect,
+    Emit,
+    Park,
+    Report,
+    SendControl,
+    SendTask,
+    Tell,
+    Value,
+)
 from holdfast.schemas.codec import encode
 from holdfast.schemas.records import (
     ControlEnvelope,
@@ -54,7 +63,15 @@ class Writing:
             return self._send("control", effect)
         if isinstance(effect, Tell):
             return Record(self._topics.coordinator, effect.key.encode(), encode(effect.envelope))
+        if isinstance(effect, Report):
+            return self._report(effect)
         return self.dead_letter(effect)
+
+    def _report(self, report: Report) -> Record:
+        """Return what a source is told: its slot's own partition, by number."""
+        source, ended = report.source, report.ended
+        topic = self._topics.control(self._topics.source_group(source.name))
+        return Record(topic, ended.run_id.encode(), encode(ended), (), source.partition)
 
     def dead_letter(self, park: Park) -> Record:
         """Return the record of a dead letter: a task's under its run's id, a record's by place."""

@@ -9,6 +9,7 @@
     ├── Unencodable                 a value that does not fit its schema (names the field)
     ├── DoesNotFit                  a decoded value that its model refuses (names the field)
     ├── PlanError                   a plan that cannot be run (names the task and the remedy)
+    ├── ScheduleError               a schedule that cannot be kept (names the field and the remedy)
     ├── ConfigurationError          a setting that cannot be used (names it and the remedy)
     └── BusError                    see holdfast.bus.errors
 
@@ -26,6 +27,7 @@ __all__ = [
     "HoldfastError",
     "IncompatibleSchema",
     "PlanError",
+    "ScheduleError",
     "SchemaError",
     "Undecodable",
     "Unencodable",
@@ -41,6 +43,10 @@ class HoldfastError(Exception):
 
 class ConfigurationError(HoldfastError):
     """A setting cannot be used."""
+
+
+class ScheduleError(HoldfastError):
+    """A schedule that cannot be kept; the message names the field and the remedy."""
 
 
 class SchemaError(HoldfastError):

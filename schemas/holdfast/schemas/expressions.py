@@ -4,6 +4,10 @@ An expression is a JMESPath string over the document
 
     {"input": <the run's input>, "tasks": {"<task id>": <its output>}, "item": <a map's item>}
 
+and, where a task is repeated, `round` (from 1), `previous` (the output of the round before) and
+`output` (of the round that has just ended; for `continue_as_new`: of the run); in a compensation
+`given` and `output`, the input and output of the task that it undoes.
+
 A *template* is any JSON value in which a string that is wholly `${...}` is an expression; in any
 other string `$${` stands for `${`, and a bare `${` is an error (text is not interpolated: an
 expression's result keeps its type).
@@ -20,7 +24,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import jmespath
 from jmespath.exceptions import JMESPathError
@@ -31,6 +35,7 @@ from holdfast.schemas.errors import PlanError, did_you_mean
 __all__ = [
     "CompiledExpression",
     "Reference",
+    "Root",
     "compile_expression",
     "escape_text",
     "evaluate",
@@ -51,6 +56,10 @@ _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 Document = Mapping[str, Any]
 
 
+Root = Literal["input", "tasks", "item", "previous", "round", "output", "given"]
+"""What an expression may begin with; which of them exist depends on where it stands."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reference:
     """What an expression reads. `field` is the first field selected from it, if one is named.
@@ -59,7 +68,7 @@ class Reference:
     `required` says that the expression is a plain path: without it the result would be null.
     """
 
-    root: Literal["input", "tasks", "item"]
+    root: Root
     name: str | None
     field: str | None = None
     required: bool = False
@@ -255,11 +264,12 @@ class _References:
     def _root_field(self, name: str) -> Any:
         if name == "tasks":
             return _TASKS
-        if name in ("input", "item"):
-            return Reference("input" if name == "input" else "item", None, None, self._plain)
+        if name in get_args(Root):
+            return Reference(cast(Root, name), None, None, self._plain)
         raise PlanError(
             f"expression {_shorten(self._text)!r}: unknown name {name!r};"
-            " it starts with input, tasks.<id> or item"
+            " it starts with input, tasks.<id> or item; where a task is repeated, also with"
+            " previous, round or output; in a compensation with given or output"
         )
 
     def _check_negation(self, kind: str, children: list[Any]) -> None:

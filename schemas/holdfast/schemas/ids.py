@@ -33,6 +33,8 @@ class OwnSchema(IntEnum):
     DeadLetter = 8
     Manifest = 9
     SchemaEntry = 10
+    RunEnded = 14
+    SourceJournal = 15
     Json = 20
     """An Avro string that holds a JSON document: data that no schema describes."""
 

@@ -24,14 +24,33 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from types import MappingProxyType
+from typing import Annotated, Any, Generic, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from pydantic import BeforeValidator, Field, JsonValue, ValidationError, model_validator
 
 from holdfast.schemas.errors import PlanError
-from holdfast.schemas.expressions import escape_text, quote_name
-from holdfast.schemas.records import RetryPolicy
+from holdfast.schemas.expressions import quote_name
+from holdfast.schemas.plan_settings import (
+    CompensateOn,
+    Compensation,
+    ContinueAsNew,
+    Join,
+    Losers,
+    Model,
+    OnFailure,
+    Reduce,
+    Repeat,
+    Seconds,
+)
+from holdfast.schemas.plan_values import (
+    Expression,
+    TaskHandle,
+    input_template,
+    key_template,
+    template_of,
+)
+from holdfast.schemas.retrying import Retry
 
 __all__ = [
     "NODES_MAX",
@@ -42,6 +61,7 @@ __all__ = [
     "PlanDocument",
     "Retry",
     "Task",
+    "TaskBuilder",
     "TaskHandle",
     "TaskNode",
     "plan_error",
@@ -59,38 +79,9 @@ WIDTH_MAX = 100_000
 NAME = r"^[a-z0-9-]{1,64}$"
 _TASK_NAME = re.compile(r"(?P<agent>[a-z0-9-]{1,64})\.(?P<task>[A-Za-z0-9_-]{1,64})")
 
-Seconds = Annotated[float, Field(gt=0, le=10 * 366 * 86_400, allow_inf_nan=False)]
 OnDeadLetter = Literal["fail", "wait"]
 Order = Literal["strict", "loose"]
-OnFailure = Literal["fail", "collect"]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Retry(_Model):
-    """When a failed attempt is followed by another: initial_s * factor^(n-1), at most max_s.
-
-    `attempts` counts the first one too. `jitter` is the share of the delay that is drawn at
-    random, up and down.
-    """
-
-    attempts: int = Field(default=3, ge=1, le=10_000)
-    initial_s: float = Field(default=1.0, ge=0, le=86_400, allow_inf_nan=False)
-    factor: float = Field(default=2.0, ge=1, le=100, allow_inf_nan=False)
-    max_s: float = Field(default=60.0, ge=0, le=30 * 86_400, allow_inf_nan=False)
-    jitter: float = Field(default=0.2, ge=0, le=1, allow_inf_nan=False)
-
-    def policy(self) -> RetryPolicy:
-        """Return it as it stands in manifests and resolved plans (milliseconds)."""
-        return RetryPolicy(
-            attempts=self.attempts,
-            initial_ms=round(self.initial_s * 1_000),
-            factor=self.factor,
-            max_ms=round(self.max_s * 1_000),
-            jitter=self.jitter,
-        )
+Dropped = Literal["skip", "cancel"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +98,7 @@ class Task(Generic[In, Out]):
     retry: Retry | None = None
     timeout_s: float | None = None
     queue_timeout_s: float | None = None
+    progress_timeout_s: float | None = None
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -129,49 +121,85 @@ def split_task_name(full_name: str) -> tuple[str, str]:
     return match["agent"], match["task"]
 
 
-class MapSpec(_Model):
+class MapSpec(Model):
     """A task that is worked once for each item of a list, at most `max_parallel` at a time.
 
     `on_failure`: the first item that fails fails the map (`fail`), or the map's output holds the
-    outputs of those that succeeded (`collect`).
+    outputs of those that succeeded (`collect`; `{"at_most": n}`: as long as no more fail).
     """
 
     over: JsonValue
     max_parallel: int = Field(default=16, ge=1, le=WIDTH_MAX)
     on_failure: OnFailure = "fail"
+    reduce: Reduce | None = None
 
 
-class TaskNode(_Model):
+def _compensation(value: Any) -> Any:
+    return {"task": value} if isinstance(value, str) else value
+
+
+class TaskNode(Model):
     """One task of a plan. `input`, `order_key` and `map.over` are templates, `when` an expression.
 
-    Without `input` a task gets `{}`, a map's items are the inputs themselves.
+    Without `input` a task gets `{}`, a map's items are the inputs themselves. Instead of `task` it
+    may have a `plan`: a run of its own, whose input is `input`, and whose output is the task's.
+    `join`: how many of those that it waits for must have succeeded; `losers`: what becomes of the
+    others then. `compensate`: what undoes it. In plans that were changed stand `added_by`, the task
+    whose handler added it, and `dropped`: it was skipped or cancelled.
     """
 
-    task: str
+    task: str = ""
+    plan: PlanDocument | None = None
     input: JsonValue = None
     map: MapSpec | None = None
+    repeat: Repeat | None = None
     after: tuple[str, ...] = ()
+    join: Join = "all"
+    losers: Losers = "cancel"
     when: str | None = None
     retry: Retry | None = None
     timeout_s: Seconds | None = None
     queue_timeout_s: Seconds | None = None
+    progress_timeout_s: Seconds | None = None
     order_key: str | None = None
     order: Order = "strict"
     on_dead_letter: OnDeadLetter | None = None
+    compensate: Annotated[Compensation | None, BeforeValidator(_compensation)] = None
+    added_by: Annotated[str, Field(pattern=NAME)] | None = None
+    dropped: Dropped | None = None
+
+    @model_validator(mode="after")
+    def _one_work(self) -> TaskNode:
+        if (self.plan is None) is not bool(self.task):
+            raise ValueError("it needs a task (<agent>.<task>) or a plan, and not both")
+        if self.map is not None and self.repeat is not None:
+            raise ValueError("map and repeat cannot both be set: put the loop into a plan")
+        if self.plan is not None:
+            given = [name for name in _NOT_OF_PLANS if getattr(self, name) is not None]
+            if given or self.order != "strict":
+                what = given[0] if given else "order"
+                raise ValueError(f"{what} has no meaning for a plan: set it on the plan's tasks")
+        return self
 
 
-class PlanDocument(_Model):
+_NOT_OF_PLANS = ("retry", "queue_timeout_s", "progress_timeout_s", "order_key", "on_dead_letter")
+
+
+class PlanDocument(Model):
     """A plan as data. `output` and `order_key` are templates; the latter over the input only.
 
     Without `output` a run's output is that of its last task; if several tasks have no successor,
-    an object of their outputs by task id.
+    an object of their outputs by task id. `continue_as_new`: what follows it. `compensate_on`: the
+    bad ends of a run before which its tasks with a compensation are undone.
     """
 
     name: str = Field(pattern=NAME)
     order_key: str | None = None
     deadline_s: Seconds | None = None
     on_dead_letter: OnDeadLetter = "fail"
+    compensate_on: CompensateOn = "both"
     output: JsonValue = None
+    continue_as_new: ContinueAsNew | None = None
     tasks: dict[Annotated[str, Field(pattern=NAME)], TaskNode] = Field(
         min_length=1, max_length=NODES_MAX
     )
@@ -204,59 +232,160 @@ def plan_error(error: ValidationError, place: str = "plan") -> PlanError:
 # --- building ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Expression:
-    """A JMESPath expression over the run's document; `[...]` selects further.
+class TaskBuilder:
+    """Takes tasks in by `task` and `map`: those of a plan, or of a change of one.
 
-    Its `str()` is the text, so that conditions can be put together: f"{files['total']} > `0`".
-    """
-
-    text: str
-
-    def __getitem__(self, key: str | int) -> Expression:
-        if isinstance(key, int):
-            return Expression(f"{self.text}[{key}]")
-        return Expression(f"{self.text}.{quote_name(key)}")
-
-    def __str__(self) -> str:
-        return self.text
-
-    def __bool__(self) -> bool:
-        raise PlanError(
-            f"expression {self.text!r} has no value while the plan is being written;"
-            " put the condition into when=..."
-        )
-
-    # `for x in expression` would go on for ever: every index gives another expression.
-    __iter__ = None
-
-
-@dataclass(frozen=True, slots=True)
-class TaskHandle:
-    """A task of the plan being built; where a value is expected it stands for its whole output."""
-
-    id: str
-
-    @property
-    def output(self) -> Expression:
-        """The task's whole output."""
-        return Expression(f"tasks.{quote_name(self.id)}")
-
-    def __getitem__(self, key: str | int) -> Expression:
-        return self.output[key]
-
-    __iter__ = None
-
-
-class Plan:
-    """Builds a `PlanDocument`. Values given as inputs are constants, expressions, or handles.
-
-    Raises `PlanError` where a name, an id or a value cannot be used; references and cycles are
-    checked as a whole, when the plan is submitted (`check_plan` does it at once).
+    Values given as inputs are constants, expressions, or handles. `place` names what is built in
+    messages. Raises `PlanError` where a name, an id or a value cannot be used.
     """
 
     item = Expression("item")
     """In the inputs of a map: the item at hand."""
+    previous = Expression("previous")
+    """In the input of a task that is repeated: the output of the round before, null at first."""
+    round = Expression("round")
+    """In the input of a task that is repeated: the number of the round, from 1."""
+    result = Expression("output")
+    """In `until`: the output of the round that has ended; in `continue_as_new`: of the run; in
+    `compensate`: of the task that is undone."""
+    given = Expression("given")
+    """In `compensate`: the input of the task that is undone."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._nodes: dict[str, TaskNode] = {}
+
+    @property
+    def nodes(self) -> Mapping[str, TaskNode]:
+        """The tasks taken in so far, by id."""
+        return MappingProxyType(self._nodes)
+
+    def input(self, field: str | None = None) -> Expression:
+        """Return one field of the run's input, or all of it."""
+        return Expression("input" if field is None else f"input.{quote_name(field)}")
+
+    def task(
+        self,
+        id: str,  # noqa: A002 - it is the word of the plan's format
+        task: Work,
+        input: Any = None,  # noqa: A002
+        /,
+        *,
+        after: Iterable[TaskHandle | str] = (),
+        join: Join = "all",
+        losers: Losers = "cancel",
+        repeat: Repeat | Mapping[str, Any] | None = None,
+        when: Expression | str | None = None,
+        retry: Retry | None = None,
+        timeout_s: float | None = None,
+        queue_timeout_s: float | None = None,
+        progress_timeout_s: float | None = None,
+        order_key: Any = None,
+        order: Order = "strict",
+        on_dead_letter: OnDeadLetter | None = None,
+        compensate: Undoing = None,
+        **inputs: Any,
+    ) -> TaskHandle:
+        """Add a task. Its input is `inputs`, or `input` as a whole (a mapping, an expression).
+
+        Settings that are left out are the task's own. Instead of a task, a plan may be given: it
+        becomes a run of its own. `compensate`: the task that undoes it, or a mapping, see
+        `Compensation`. Raises `PlanError`.
+        """
+        return self._add(
+            id,
+            **_work(task),
+            repeat=_plain(repeat),
+            join=join,
+            losers=losers,
+            input=input_template(id, input, inputs),
+            after=_ids(after),
+            when=None if when is None else str(when),
+            retry=retry,
+            timeout_s=timeout_s,
+            queue_timeout_s=queue_timeout_s,
+            progress_timeout_s=progress_timeout_s,
+            order_key=key_template(order_key),
+            order=order,
+            on_dead_letter=on_dead_letter,
+            compensate=_undoing(compensate),
+        )
+
+    def map(
+        self,
+        id: str,  # noqa: A002
+        task: Work,
+        input: Any = None,  # noqa: A002
+        /,
+        *,
+        over: Any,
+        max_parallel: int = 16,
+        on_failure: OnFailure | Mapping[str, float] = "fail",
+        reduce: Task[Any, Any] | str | None = None,
+        after: Iterable[TaskHandle | str] = (),
+        join: Join = "all",
+        losers: Losers = "cancel",
+        when: Expression | str | None = None,
+        retry: Retry | None = None,
+        timeout_s: float | None = None,
+        queue_timeout_s: float | None = None,
+        progress_timeout_s: float | None = None,
+        order_key: Any = None,
+        order: Order = "strict",
+        on_dead_letter: OnDeadLetter | None = None,
+        compensate: Undoing = None,
+        **inputs: Any,
+    ) -> TaskHandle:
+        """Add a task that is worked once for each item of `over` (an expression or a list).
+
+        Without inputs each item is the input; with them, `plan.item` stands for the item at hand.
+        `reduce`: the task that folds the outputs, see `Reduce`. Raises `PlanError`.
+        """
+        spec = {
+            "over": template_of(over),
+            "max_parallel": max_parallel,
+            "on_failure": on_failure,
+            "reduce": None if reduce is None else {"task": _full_name(reduce)},
+        }
+        return self._add(
+            id,
+            **_work(task),
+            map=spec,
+            join=join,
+            losers=losers,
+            input=input_template(id, input, inputs),
+            after=_ids(after),
+            when=None if when is None else str(when),
+            retry=retry,
+            timeout_s=timeout_s,
+            queue_timeout_s=queue_timeout_s,
+            progress_timeout_s=progress_timeout_s,
+            order_key=key_template(order_key),
+            order=order,
+            on_dead_letter=on_dead_letter,
+            compensate=_undoing(compensate),
+        )
+
+    def _add(self, node_id: str, **fields: Any) -> TaskHandle:
+        if re.fullmatch(NAME, node_id) is None:
+            raise PlanError(
+                f"{self._place}: task id {node_id!r}: ids are 1 to 64 of a-z, 0-9 and '-'"
+            )
+        if node_id in self._nodes:
+            raise PlanError(f"{self._place} has two tasks with the id {node_id!r}")
+        try:
+            self._nodes[node_id] = TaskNode.model_validate(fields)
+        except ValidationError as error:
+            raise plan_error(error, f"{self._place}, task {node_id!r}") from None
+        return TaskHandle(node_id)
+
+
+class Plan(TaskBuilder):
+    """Builds a `PlanDocument`.
+
+    References and cycles are checked as a whole, when the plan is submitted (`check_plan` does it
+    at once).
+    """
 
     def __init__(
         self,
@@ -266,13 +395,17 @@ class Plan:
         deadline_s: float | None = None,
         output: Any = None,
         on_dead_letter: OnDeadLetter = "fail",
+        compensate_on: CompensateOn = "both",
+        continue_as_new: Mapping[str, Any] | None = None,
     ) -> None:
+        super().__init__(f"plan {name!r}")
         self.name = name
         self.order_key = order_key
         self.deadline_s = deadline_s
         self.output = output
         self.on_dead_letter = on_dead_letter
-        self._nodes: dict[str, TaskNode] = {}
+        self.compensate_on = compensate_on
+        self.continue_as_new = continue_as_new
 
     @classmethod
     def of_task(cls, task: Task[Any, Any] | str) -> Plan:
@@ -282,98 +415,17 @@ class Plan:
         plan.task("task", task, plan.input())
         return plan
 
-    def input(self, field: str | None = None) -> Expression:
-        """Return one field of the run's input, or all of it."""
-        return Expression("input" if field is None else f"input.{quote_name(field)}")
-
-    def task(
-        self,
-        id: str,  # noqa: A002 - it is the word of the plan's format
-        task: Task[Any, Any] | str,
-        input: Any = None,  # noqa: A002
-        /,
-        *,
-        after: Iterable[TaskHandle | str] = (),
-        when: Expression | str | None = None,
-        retry: Retry | None = None,
-        timeout_s: float | None = None,
-        queue_timeout_s: float | None = None,
-        order_key: Any = None,
-        order: Order = "strict",
-        on_dead_letter: OnDeadLetter | None = None,
-        **inputs: Any,
-    ) -> TaskHandle:
-        """Add a task. Its input is `inputs`, or `input` as a whole (a mapping, an expression).
-
-        Settings that are left out are the task's own. Raises `PlanError`.
-        """
-        return self._add(
-            id,
-            task=_full_name(task),
-            input=_input(id, input, inputs),
-            after=_ids(after),
-            when=None if when is None else str(when),
-            retry=retry,
-            timeout_s=timeout_s,
-            queue_timeout_s=queue_timeout_s,
-            order_key=_key_template(order_key),
-            order=order,
-            on_dead_letter=on_dead_letter,
-        )
-
-    def map(
-        self,
-        id: str,  # noqa: A002
-        task: Task[Any, Any] | str,
-        input: Any = None,  # noqa: A002
-        /,
-        *,
-        over: Any,
-        max_parallel: int = 16,
-        on_failure: OnFailure = "fail",
-        after: Iterable[TaskHandle | str] = (),
-        when: Expression | str | None = None,
-        retry: Retry | None = None,
-        timeout_s: float | None = None,
-        queue_timeout_s: float | None = None,
-        order_key: Any = None,
-        order: Order = "strict",
-        on_dead_letter: OnDeadLetter | None = None,
-        **inputs: Any,
-    ) -> TaskHandle:
-        """Add a task that is worked once for each item of `over` (an expression or a list).
-
-        Without inputs each item is the input; with them, `plan.item` stands for the item at hand.
-        """
-        spec = {
-            "over": _template(over),
-            "max_parallel": max_parallel,
-            "on_failure": on_failure,
-        }
-        return self._add(
-            id,
-            task=_full_name(task),
-            map=spec,
-            input=_input(id, input, inputs),
-            after=_ids(after),
-            when=None if when is None else str(when),
-            retry=retry,
-            timeout_s=timeout_s,
-            queue_timeout_s=queue_timeout_s,
-            order_key=_key_template(order_key),
-            order=order,
-            on_dead_letter=on_dead_letter,
-        )
-
     def document(self) -> PlanDocument:
         """Return the plan as data; raises `PlanError`."""
         try:
             return PlanDocument(
                 name=self.name,
-                order_key=_key_template(self.order_key),
+                order_key=key_template(self.order_key),
                 deadline_s=self.deadline_s,
                 on_dead_letter=self.on_dead_letter,
-                output=_template(self.output),
+                compensate_on=self.compensate_on,
+                output=template_of(self.output),
+                continue_as_new=_continuation(self.continue_as_new),
                 tasks=self._nodes,
             )
         except ValidationError as error:
@@ -383,18 +435,37 @@ class Plan:
         """Return the canonical JSON of `document()`."""
         return self.document().to_json()
 
-    def _add(self, node_id: str, **fields: Any) -> TaskHandle:
-        if re.fullmatch(NAME, node_id) is None:
-            raise PlanError(
-                f"plan {self.name!r}: task id {node_id!r}: ids are 1 to 64 of a-z, 0-9 and '-'"
-            )
-        if node_id in self._nodes:
-            raise PlanError(f"plan {self.name!r} has two tasks with the id {node_id!r}")
-        try:
-            self._nodes[node_id] = TaskNode.model_validate(fields)
-        except ValidationError as error:
-            raise plan_error(error, f"plan {self.name!r}, task {node_id!r}") from None
-        return TaskHandle(node_id)
+
+def _work(work: Work) -> dict[str, Any]:
+    if isinstance(work, Plan | PlanDocument):
+        return {"plan": work.document() if isinstance(work, Plan) else work}
+    return {"task": _full_name(work)}
+
+
+def _plain(setting: Repeat | Mapping[str, Any] | None) -> Any:
+    """Return a setting whose expressions may be given as such, as data."""
+    if not isinstance(setting, Mapping):
+        return setting
+    return {k: str(v) if isinstance(v, Expression) else v for k, v in setting.items()}
+
+
+def _undoing(setting: Undoing) -> Any:
+    if setting is None or isinstance(setting, Compensation):
+        return setting
+    if not isinstance(setting, Mapping):
+        return {"task": _full_name(setting)}
+    said = dict(setting)
+    if "task" in said:
+        said["task"] = _full_name(said["task"])
+    if "input" in said:
+        said["input"] = template_of(said["input"])
+    return said
+
+
+def _continuation(setting: Mapping[str, Any] | None) -> Any:
+    if setting is None:
+        return None
+    return {**_plain(setting), "input": template_of(setting.get("input"))}
 
 
 def _full_name(task: Task[Any, Any] | str) -> str:
@@ -409,53 +480,7 @@ def _ids(after: Iterable[TaskHandle | str]) -> list[str]:
     return [handle if isinstance(handle, str) else handle.id for handle in after]
 
 
-def _input(node_id: str, whole: Any, inputs: dict[str, Any]) -> Any:
-    if whole is not None and inputs:
-        raise PlanError(
-            f"task {node_id!r} is given an input as a whole and by name"
-            f" ({', '.join(inputs)}); choose one"
-        )
-    return _template(whole if whole is not None else inputs or None)
-
-
-def _key_template(key: Any) -> str | None:
-    if key is None or isinstance(key, Expression):
-        return None if key is None else f"${{{key.text}}}"
-    return escape_text(str(key))
-
-
-def _template(value: Any) -> Any:
-    """Return what stands for `value` in a plan: JSON, with expressions as `${...}`."""
-    if isinstance(value, TaskHandle):
-        value = value.output
-    if isinstance(value, Expression):
-        return f"${{{value.text}}}"
-    if value is None or isinstance(value, bool | int):
-        return value
-    if type(value) is str:
-        return escape_text(value)
-    if isinstance(value, Mapping):
-        return {_name(name): _template(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_template(part) for part in value]
-    if isinstance(value, float):
-        if value != value or value in (float("inf"), float("-inf")):
-            raise PlanError(f"{value} cannot stand in a plan: JSON does not have it")
-        return value
-    return _template(_jsonable(value))
-
-
-def _name(name: Any) -> str:
-    if not isinstance(name, str):
-        raise PlanError(f"{name!r} cannot be a name in a plan: JSON's names are strings")
-    return str(name)
-
-
-def _jsonable(value: Any) -> Any:
-    try:
-        plain = to_jsonable_python(value)
-    except PydanticSerializationError:
-        plain = value
-    if type(plain) not in (type(None), bool, int, float, str, list, dict):
-        raise PlanError(f"a {type(value).__name__} cannot stand in a plan: JSON does not have it")
-    return plain
+Undoing: TypeAlias = Task[Any, Any] | str | Compensation | Mapping[str, Any] | None
+"""What `compensate=` may be: the task that undoes another one, alone or with its settings."""
+Work: TypeAlias = Task[Any, Any] | Plan | PlanDocument | str
+"""What a task of a plan may be: an agent's task, its name, or a plan."""

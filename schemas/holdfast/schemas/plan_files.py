@@ -19,7 +19,7 @@ from holdfast.schemas.errors import PlanError
 from holdfast.schemas.plan import PlanDocument, plan_error
 from holdfast.schemas.plan_checks import check_plan
 
-__all__ = ["load_plan", "parse_plan"]
+__all__ = ["load_plan", "parse_plan", "read_values"]
 
 FILE_BYTES_MAX = 16 * 1024 * 1024
 """Larger plan files are refused."""
@@ -33,6 +33,20 @@ def load_plan(path: str | Path) -> PlanDocument:
     Raises `PlanError`: `file:line:column: what is wrong`, as far as the place is known.
     """
     path = Path(path)
+    return parse_plan(_read(path), source=str(path), as_json=_is_json(path))
+
+
+def read_values(path: Path) -> Any:
+    """Return what a YAML or JSON file stands for; raises `PlanError` with the place."""
+    text, source = _read(path), str(path)
+    return _parse_json(text, source) if _is_json(path) else _parse_yaml(text, source)
+
+
+def _is_json(path: Path) -> bool:
+    return path.suffix.lower() == ".json"
+
+
+def _read(path: Path) -> str:
     try:
         with path.open("rb") as file:
             data = file.read(FILE_BYTES_MAX + 1)
@@ -43,11 +57,10 @@ def load_plan(path: str | Path) -> PlanDocument:
     if len(data) > FILE_BYTES_MAX:
         raise PlanError(f"plan file {str(path)!r} is larger than {FILE_BYTES_MAX >> 20} MiB")
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise PlanError(f"{path}:{line}: this is not UTF-8 text") from None
-    return parse_plan(text, source=str(path), as_json=path.suffix.lower() == ".json")
 
 
 def parse_plan(text: str, *, source: str = "plan", as_json: bool = False) -> PlanDocument:

@@ -7,7 +7,7 @@ task at that time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from holdfast.schemas.errors import PlanError, Unencodable, did_you_mean
 from holdfast.schemas.expressions import CompiledExpression, expressions_in, render
 from holdfast.schemas.plan import Plan, PlanDocument, TaskNode, plan_error, split_task_name
 from holdfast.schemas.plan_checks import as_document, check_plan, check_run_fields
+from holdfast.schemas.plan_settings import Compensation
 from holdfast.schemas.records import Manifest, RetryPolicy, TaskManifest
 
 __all__ = [
@@ -25,9 +26,14 @@ __all__ = [
     "ResolvedTask",
     "agents_of",
     "check_run_input",
+    "compensation_path",
+    "inner_plan",
+    "reducer_path",
     "render_inputs",
     "render_order_key",
     "resolve",
+    "resolve_tasks",
+    "works_of",
 ]
 
 SchemaLookup = Callable[[int], Any]
@@ -46,10 +52,11 @@ class ResolvedTask(BaseModel):
     retry: RetryPolicy
     timeout_ms: int | None = None
     queue_timeout_ms: int | None = None
+    progress_timeout_ms: int | None = None
 
 
 class ResolvedPlan(BaseModel):
-    """What a run goes by: the plan, and its tasks' settings by task id."""
+    """What a run goes by: the plan, and its tasks' settings by path (see `works_of`)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -73,8 +80,9 @@ def _from_json(text: str) -> ResolvedPlan:
         resolved = ResolvedPlan.model_validate_json(text)
     except ValidationError as error:
         raise plan_error(error, "resolved plan") from None
-    if resolved.plan.tasks.keys() != resolved.tasks.keys():
-        odd = sorted(resolved.plan.tasks.keys() ^ resolved.tasks.keys())[0]
+    works = {path for path, _ in works_of(resolved.plan.tasks)}
+    if works != resolved.tasks.keys():
+        odd = sorted(works ^ resolved.tasks.keys())[0]
         raise PlanError(
             f"resolved plan {resolved.plan.name!r}: task {odd!r} stands in one half only"
         )
@@ -83,8 +91,48 @@ def _from_json(text: str) -> ResolvedPlan:
 
 def agents_of(plan: Plan | PlanDocument) -> frozenset[str]:
     """Return the names of the agents that a plan needs; raises `PlanError`."""
-    nodes = as_document(plan).tasks.values()
-    return frozenset(split_task_name(node.task)[0] for node in nodes)
+    works = works_of(as_document(plan).tasks)
+    return frozenset(split_task_name(name)[0] for _, name in works)
+
+
+def works_of(nodes: Mapping[str, TaskNode]) -> Iterator[tuple[str, str]]:
+    """Yield what is worked by agents, as (path, `<agent>.<task>`).
+
+    The path of a plan's task is its id; of one in a plan that stands in a task
+    `<id>/<path within>`; of the reducer of a map `<id>~reduce`; of what undoes a task
+    `<id>~compensate`.
+    """
+    for node_id, node in nodes.items():
+        if node.plan is None:
+            yield node_id, node.task
+        else:
+            for path, name in works_of(node.plan.tasks):
+                yield f"{node_id}/{path}", name
+        if node.map is not None and node.map.reduce is not None:
+            yield reducer_path(node_id), node.map.reduce.task
+        if node.compensate is not None:
+            yield compensation_path(node_id), node.compensate.task
+
+
+def compensation_path(node_id: str) -> str:
+    """Return the path of the task that undoes one of a plan."""
+    return f"{node_id}~compensate"
+
+
+def reducer_path(node_id: str) -> str:
+    """Return the path of a map's reducer."""
+    return f"{node_id}~reduce"
+
+
+def inner_plan(
+    node_id: str, inner: PlanDocument, works: Mapping[str, ResolvedTask]
+) -> ResolvedPlan:
+    """Return the resolved plan that stands in a task; `works`: by path, of the plan around it."""
+    prefix = f"{node_id}/"
+    tasks = {
+        path.removeprefix(prefix): task for path, task in works.items() if path.startswith(prefix)
+    }
+    return ResolvedPlan(plan=inner, tasks=tasks)
 
 
 def resolve(
@@ -98,20 +146,48 @@ def resolve(
     """
     document = as_document(plan)
     check_plan(document)
-    offered = {
-        node_id: _offered(_place(document, node_id), node, manifests)
-        for node_id, node in document.tasks.items()
-    }
-    for node_id, node in document.tasks.items():
-        place = _place(document, node_id)
-        _check_input(place, node, schemas(offered[node_id].input_schema_id))
-        _check_selected_fields(place, document, node, offered, schemas)
+    place = f"plan {document.name!r}"
     return ResolvedPlan(
-        plan=document,
-        tasks={
-            node_id: _settle(node, offered[node_id]) for node_id, node in document.tasks.items()
-        },
+        plan=document, tasks=resolve_tasks(place, document.tasks, manifests, schemas)
     )
+
+
+def resolve_tasks(
+    place: str,
+    nodes: Mapping[str, TaskNode],
+    manifests: Mapping[str, Manifest],
+    schemas: SchemaLookup,
+) -> dict[str, ResolvedTask]:
+    """Check tasks against the agents' manifests and fill in their settings; raises as `resolve`.
+
+    `place` names what they stand in. What they read of tasks that are not among them is not
+    checked. Answers by path, see `works_of`.
+    """
+    offered = {
+        node_id: _offered(f"{place}, task {node_id!r}", node.task, manifests)
+        for node_id, node in nodes.items()
+        if node.plan is None
+    }
+    found: dict[str, ResolvedTask] = {}
+    for node_id, node in nodes.items():
+        where = f"{place}, task {node_id!r}"
+        _check_selected_fields(where, nodes, node, offered, schemas)
+        if node.plan is not None:
+            inner = resolve_tasks(where, node.plan.tasks, manifests, schemas)
+            found.update({f"{node_id}/{path}": task for path, task in inner.items()})
+        else:
+            _check_input(where, node, schemas(offered[node_id].input_schema_id))
+            found[node_id] = _settle(node, offered[node_id])
+        if node.map is not None and node.map.reduce is not None:
+            name = node.map.reduce.task
+            task = _offered(f"{where}, reduce", name, manifests)
+            found[reducer_path(node_id)] = _settle(TaskNode(task=name), task)
+        if node.compensate is not None:
+            given = None if node.plan is not None else offered[node_id]
+            found[compensation_path(node_id)] = _settle_undoing(
+                f"{where}, compensate", node.compensate, given, manifests, schemas
+            )
+    return found
 
 
 def check_run_input(plan: ResolvedPlan, run_input: Any, schemas: SchemaLookup) -> None:
@@ -125,6 +201,9 @@ def check_run_input(plan: ResolvedPlan, run_input: Any, schemas: SchemaLookup) -
         if node.map is not None or not _reads_input_only(node.input):
             continue
         value = render(node.input, {"input": run_input, "tasks": {}})
+        if node.plan is not None:
+            check_run_input(inner_plan(node_id, node.plan, plan.tasks), value, schemas)
+            continue
         try:
             check_document(schemas(plan.tasks[node_id].input_schema_id), value)
         except Unencodable as error:
@@ -155,8 +234,8 @@ def _place(document: PlanDocument, node_id: str) -> str:
     return f"plan {document.name!r}, task {node_id!r}"
 
 
-def _offered(place: str, node: TaskNode, manifests: Mapping[str, Manifest]) -> TaskManifest:
-    agent, task = split_task_name(node.task)
+def _offered(place: str, name: str, manifests: Mapping[str, Manifest]) -> TaskManifest:
+    agent, task = split_task_name(name)
     manifest = manifests.get(agent)
     if manifest is None:
         raise PlanError(
@@ -182,7 +261,30 @@ def _settle(node: TaskNode, offered: TaskManifest) -> ResolvedTask:
         retry=offered.retry if node.retry is None else node.retry.policy(),
         timeout_ms=_milliseconds(node.timeout_s, offered.timeout_ms),
         queue_timeout_ms=_milliseconds(node.queue_timeout_s, offered.queue_timeout_ms),
+        progress_timeout_ms=_milliseconds(node.progress_timeout_s, offered.progress_timeout_ms),
     )
+
+
+def _settle_undoing(
+    place: str,
+    said: Compensation,
+    undone: TaskManifest | None,
+    manifests: Mapping[str, Manifest],
+    schemas: SchemaLookup,
+) -> ResolvedTask:
+    """Check what undoes a task; `undone`: what that task's agent says of it, if one works it."""
+    offered = _offered(place, said.task, manifests)
+    node = TaskNode(task=said.task, input=said.input, retry=said.retry, timeout_s=said.timeout_s)
+    _check_input(place, node, schemas(offered.input_schema_id))
+    for expression in expressions_in(said.input) if undone is not None else ():
+        for reference in expression.references:
+            if reference.field is None or not reference.required or reference.root == "input":
+                continue
+            is_output = reference.root == "output"
+            schema_id = undone.output_schema_id if is_output else undone.input_schema_id
+            what = "the task's output" if is_output else "the task's input"
+            _check_field(place, what, reference.field, schemas(schema_id))
+    return _settle(node, offered)
 
 
 def _milliseconds(seconds: float | None, otherwise_ms: int | None) -> int | None:
@@ -205,7 +307,7 @@ def _check_input(place: str, node: TaskNode, schema: Any) -> None:
 
 def _check_selected_fields(
     place: str,
-    document: PlanDocument,
+    nodes: Mapping[str, TaskNode],
     node: TaskNode,
     offered: Mapping[str, TaskManifest],
     schemas: SchemaLookup,
@@ -215,8 +317,9 @@ def _check_selected_fields(
     for template in templates:
         for expression in expressions_in(template):
             for name, field in _plain_selections(expression):
-                if document.tasks[name].map is None:
-                    _check_field(place, name, field, schemas(offered[name].output_schema_id))
+                if name in offered and nodes[name].map is None:
+                    what = f"the output of {name!r}"
+                    _check_field(place, what, field, schemas(offered[name].output_schema_id))
 
 
 def _plain_selections(expression: CompiledExpression) -> list[tuple[str, str]]:
@@ -230,14 +333,12 @@ def _plain_selections(expression: CompiledExpression) -> list[tuple[str, str]]:
     ]
 
 
-def _check_field(place: str, name: str, field: str, schema: Any) -> None:
+def _check_field(place: str, what: str, field: str, schema: Any) -> None:
     if not isinstance(schema, Mapping) or schema.get("type") != "record":
         return
     fields = [entry["name"] for entry in schema["fields"]]
     if field not in fields:
-        raise PlanError(
-            f"{place}: the output of {name!r} has no field {field!r}{did_you_mean(field, fields)}"
-        )
+        raise PlanError(f"{place}: {what} has no field {field!r}{did_you_mean(field, fields)}")
 
 
 def _reads_input_only(template: Any) -> bool:

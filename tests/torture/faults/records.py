@@ -73,6 +73,7 @@ class MutatedRecords(Fault):
         return Injection(victim, "", awaited, count=self._batch)
 
 
+_ABOUT_TASKS = [each for each in ControlAction if each is not ControlAction.DELETE_STATE]
 Envelope = CoordinatorEnvelope | ControlEnvelope | TaskEnvelope
 
 
@@ -85,7 +86,7 @@ def _whole(
         return topics.coordinator, CoordinatorEnvelope(run_id, now_ms, body)
     if chance.random() < 0.5:
         control = ControlEnvelope(
-            run_id, "begin", 1, chance.choice(list(ControlAction)), "a test", run_id, now_ms
+            run_id, "begin", 1, chance.choice(_ABOUT_TASKS), "a test", run_id, now_ms
         )
         return topics.control(group), control
     task = TaskEnvelope(run_id, "begin", "begin", 1, bytes(40), run_id, run_id, now_ms)

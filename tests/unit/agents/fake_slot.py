@@ -15,7 +15,9 @@ from typing import Any, cast
 from pydantic import BaseModel, ValidationError
 
 from holdfast.agents import Agent
+from holdfast.agents.circuits import Circuits
 from holdfast.agents.execution import Handler, Tools
+from holdfast.agents.keyed_state import StateTypes
 from holdfast.agents.ledger import Identity
 from holdfast.agents.machine import AgentMachine, AgentSetup
 from holdfast.agents.metrics import AgentMetrics
@@ -25,14 +27,23 @@ from holdfast.agents.published import PublishedTopics
 from holdfast.agents.wire import AgentTopics
 from holdfast.bus.errors import Rejected
 from holdfast.bus.port import Bus, Environment, Received, Record, RunBlocking, Slot
+from holdfast.bus.registry import Registry
 from holdfast.bus.slot.machine import Commit, Opened
-from holdfast.schemas import DoesNotFit, Unencodable, decode, encode
+from holdfast.schemas import (
+    Compatibility,
+    DoesNotFit,
+    Unencodable,
+    check_compatible,
+    decode,
+    encode,
+)
 from holdfast.schemas.records import (
     AgentJournal,
     BlobReference,
     ControlAction,
     ControlEnvelope,
     CoordinatorEnvelope,
+    StateDeletion,
     TaskEnvelope,
     TaskProgress,
     TaskResult,
@@ -90,6 +101,28 @@ class MemoryBlobs:
         return self.blobs[reference.name]
 
 
+class MemoryRegistry(Registry):
+    """A schema registry of one test."""
+
+    def __init__(self) -> None:
+        self.schemas: list[Any] = []
+        self.newest: dict[str, Any] = {}
+
+    def known(self, schema_id: int) -> Any | None:
+        return self.schemas[schema_id - 1000]
+
+    async def register(
+        self, subject: str, schema: Any, mode: Compatibility = Compatibility.BACKWARD
+    ) -> int:
+        before = self.newest.get(subject)
+        if before is not None:
+            check_compatible(before, schema, mode, subject=subject, old_version=1)
+        self.newest[subject] = schema
+        if schema not in self.schemas:
+            self.schemas.append(schema)
+        return 1000 + self.schemas.index(schema)
+
+
 @dataclass
 class Log:
     """What stays when a process dies."""
@@ -110,6 +143,7 @@ class FakeControl:
         self.proofs = 0
         self.refuse = refuse
         self.before_proof: Callable[[], None] = lambda: None
+        self.elsewhere: set[bytes] = set()
 
     @property
     def slot(self) -> Slot:
@@ -125,8 +159,13 @@ class FakeControl:
         if self.refuse(record):
             raise Rejected(record, "it is too large")
 
+    def owns(self, key: bytes) -> bool:
+        return key not in self.elsewhere
+
     def misplaced(self, received: Received) -> Record | None:
-        return None
+        if received.key is None or self.owns(received.key):
+            return None
+        return Record(received.topic, received.key, received.value, received.headers)
 
     async def prove(self) -> None:
         self.before_proof()
@@ -153,6 +192,7 @@ class FakeSlot:
         self.agent = agent
         self.log = Log()
         self.blobs = MemoryBlobs()
+        self.registry = MemoryRegistry()
         self.refuse: Callable[[Record], bool] = lambda record: False
         self.concurrency = concurrency or agent.concurrency
         self.run_blocking = threads or cast(RunBlocking, _blocking_inline)
@@ -189,9 +229,12 @@ class FakeSlot:
                 Payloads(self.blobs),
                 PublishedTopics(cast(Bus, AnyTopic())),
                 cast(Any, None),
+                StateTypes(self.agent.name, self.registry, self.agent.state),
             ),
             self.places,
             AgentMetrics(self.agent.name),
+            Circuits(environment, self.agent.name, self.places.offer),
+            self.agent.breaker,
         )
         self.control = FakeControl(lambda record: self.refuse(record))
         self.machine = AgentMachine(setup, self.control)
@@ -291,9 +334,16 @@ class FakeSlot:
             self.deliver()
         return envelope
 
-    def append(self, topic: str, value: bytes | None, headers: Any = ()) -> None:
+    def append(self, topic: str, value: bytes | None, headers: Any = (), key: bytes = b"k") -> None:
         log = self.log.tasks if topic == TOPICS.tasks else self.log.control
-        log.append(Received(topic, 0, len(log), b"k", value, headers, self._now_ms()))
+        log.append(Received(topic, 0, len(log), key, value, headers, self._now_ms()))
+
+    def delete_state(self, order_key: str, name: str | None = None) -> None:
+        """Have what is kept under an order key deleted."""
+        deletion = StateDeletion("d", order_key, name, "ada", "she asked", 0)
+        control = ControlEnvelope("", "", 0, ControlAction.DELETE_STATE, "", "", 0, None, deletion)
+        self.append(TOPICS.control, encode(control), key=b"o:" + order_key.encode())
+        self.deliver()
 
     def tell(
         self, action: ControlAction, task_id: str = "t", *, attempt: int = 1, run_id: str = "r"
@@ -331,6 +381,11 @@ class FakeSlot:
             if value is not None:
                 newest[key] = decode(AgentJournal, value).body
         return newest
+
+    @property
+    def deletions(self) -> list[StateDeletion]:
+        """What the audit trail is told."""
+        return [b for b in self._coordinator() if isinstance(b, StateDeletion)]
 
     def _coordinator(self) -> list[Any]:
         return [

@@ -33,7 +33,7 @@ def test_a_task_knows_its_types_and_stays_callable() -> None:
         """Count."""
         return Out(n=value.n + 1)
 
-    @agent.task(name="named", retry=Retry(attempts=5, non_retryable=(KeyError,)), timeout_s=2)
+    @agent.task(name="named", retry=Retry(attempts=5, never=(KeyError,)), timeout_s=2)
     async def other(ctx: Context) -> None:
         return None
 
@@ -41,9 +41,8 @@ def test_a_task_knows_its_types_and_stays_callable() -> None:
     assert (bare.full_name, bare.input_type, bare.output_type) == ("counter.bare", In, Out)
     assert bare.description == "Count."
     assert (other.input_type, other.output_type, other.is_async) == (None, None, True)
-    assert other.non_retryable == (KeyError,)
     assert other.retry is not None
-    assert other.retry.policy().attempts == 5
+    assert (other.retry.policy().attempts, other.retry.policy().never) == (5, ["KeyError"])
     assert set(agent.tasks) == {"bare", "named"}
 
 
@@ -162,7 +161,8 @@ def test_a_failure_is_bounded_and_begins_in_the_users_code() -> None:
 
 def test_what_is_not_tried_again() -> None:
     assert not failure_of(Fatal("no")).retryable
-    assert not failure_of(KeyError("k"), (LookupError,)).retryable
+    assert not failure_of(KeyError("k"), Retry(never=(LookupError,)).policy()).retryable
+    assert failure_of(KeyError("k"), Retry(never=(OSError,)).policy()).retryable
 
     class Rude(Exception):
         def __str__(self) -> str:

@@ -99,7 +99,7 @@ async def test_steps_run_once_whatever_commit_a_crash_hits() -> None:
 @check
 async def test_a_failed_attempt_keeps_its_steps_for_the_next() -> None:
     world = World()
-    slot = FakeSlot(worker(world, retry=Retry(non_retryable=(ValueError,))))
+    slot = FakeSlot(worker(world, retry=Retry(never=(ValueError,))))
     slot.boot(clean=True)
     slot.send("fails")
     await slot.work()

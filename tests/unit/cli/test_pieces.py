@@ -10,7 +10,7 @@ import pytest
 from holdfast.cli.app import hoist
 from holdfast.cli.failures import BadInput, ExitCode, exit_code
 from holdfast.cli.inputs import parse_input
-from holdfast.cli.modules import find_agent
+from holdfast.cli.modules import find_agent, find_source, services_in
 from holdfast.cli.printing import clip, duration
 from holdfast.cli.reading import projection_file
 from holdfast.cli.settings import load_settings
@@ -105,6 +105,25 @@ def test_an_agent_is_found_by_its_name_or_its_variable(home: Path) -> None:
     assert found is find_agent("one_agent.py:variable")
     assert found is find_agent("one_agent.py")
     assert found is find_agent("one_agent:variable")
+
+
+def test_sources_are_found_as_agents_are(home: Path) -> None:
+    (home / "shop.py").write_text(
+        "from holdfast.sources import Source\n"
+        'orders = Source("orders-v1", topic="orders", plan="packer.pack")\n'
+    )
+    found = find_source("shop.py:orders-v1")
+    assert found is find_source("shop.py:orders") is find_source("shop.py")
+    assert services_in("shop.py") == ({}, {"orders-v1": found})
+    with pytest.raises(BadInput, match="did you mean 'orders-v1'"):
+        find_source("shop.py:orders-v2")
+    with pytest.raises(BadInput, match="has no agent"):
+        find_agent("shop.py:orders")
+    (home / "nothing.py").write_text("x = 1\n")
+    with pytest.raises(BadInput, match="has no source"):
+        find_source("nothing.py")
+    with pytest.raises(BadInput, match="has no agent"):
+        services_in("nothing.py")
 
 
 def test_durations_and_clips() -> None:

@@ -6,6 +6,8 @@ import pytest
 
 from holdfast.cli.progress import LiveProgress, PlainProgress, open_progress
 from holdfast.schemas import (
+    AskKind,
+    AskRow,
     Event,
     EventType,
     Failure,
@@ -30,6 +32,12 @@ def said(kind: EventType, row: TaskRow | None = None, message: str = "") -> Even
     return Event("r1", kind, 1, None, None, row, message)
 
 
+def asks(kind: EventType, task_id: str = "a") -> Event:
+    event = said(kind)
+    event.ask = AskRow(task_id, "go", "", AskKind.SIGNAL, "go", None, None)
+    return event
+
+
 FAILURE = Failure(FailureKind.ERROR, "OSError", "no\ndisk", "", True)
 
 
@@ -50,6 +58,9 @@ FAILURE = Failure(FailureKind.ERROR, "OSError", "no\ndisk", "", True)
             "r1 a: half",
         ),
         (said(EventType.TASK_SUCCEEDED, task("m.3", TaskState.SUCCEEDED)), ""),
+        (asks(EventType.TASK_ASKED), "r1 a waits for signal 'go'"),
+        (asks(EventType.TASK_ASKED, "m.3"), ""),
+        (asks(EventType.TASK_ANSWERED), ""),
         (
             said(EventType.TASK_EXPANDED, task("m", TaskState.EXPANDED, total=9, done=9, failed=1)),
             "r1 m: 9 of 9, 1 failed",

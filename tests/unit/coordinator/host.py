@@ -16,6 +16,7 @@ from typing import Any, cast
 from holdfast.bus.errors import Rejected
 from holdfast.bus.port import Bus, Environment, Received, Record
 from holdfast.bus.slot.machine import Change, Commit, Opened
+from holdfast.bus.topics import SOURCE_PREFIX
 from holdfast.coordinator.engine import EngineLimits, Graphs
 from holdfast.coordinator.ports import CoordinatorContext
 from holdfast.coordinator.service import CoordinatorMachine
@@ -38,12 +39,13 @@ from holdfast.schemas.records import (
     Outcome,
     Payload,
     RetryPolicy,
+    RunEnded,
     Submission,
     TaskEnvelope,
     TaskProgress,
     TaskResult,
 )
-from holdfast.schemas.resolution import ResolvedPlan, ResolvedTask
+from holdfast.schemas.resolution import ResolvedPlan, ResolvedTask, works_of
 from tests.unit.coordinator.surroundings import (
     NO_JITTER,
     PARTITION,
@@ -73,14 +75,15 @@ def resolved(
     """Return a plan as a submission carries it; all tasks take `schema_id` and give JSON."""
     document = as_document(plan)
     tasks = {}
-    for name, node in document.tasks.items():
-        agent, _, task = node.task.partition(".")
+    for name, full_name in works_of(document.tasks):
+        agent, _, task = full_name.partition(".")
+        node = document.tasks.get(name)
         tasks[name] = ResolvedTask(
             agent=agent,
             task=task,
             input_schema_id=schema_id,
             output_schema_id=OwnSchema.Json,
-            retry=node.retry.policy() if node.retry else retry,
+            retry=node.retry.policy() if node and node.retry else retry,
             timeout_ms=None,
             queue_timeout_ms=settings.get("queue_timeout_ms"),
         )
@@ -111,6 +114,7 @@ class Host:
         self.sent: list[tuple[str, TaskEnvelope]] = []
         self.controls: deque[tuple[str, ControlEnvelope]] = deque()
         self.controlled: list[tuple[str, ControlEnvelope]] = []
+        self.reported: list[tuple[str, int | None, RunEnded]] = []
         self.commits: list[list[Record]] = []
         self.refuse_next: Callable[[Record], bool] | None = None
         self.after_commit: Callable[[], None] = lambda: None
@@ -224,6 +228,10 @@ class Host:
             elif kind == "tasks":
                 self.sent.append((key, decode(TaskEnvelope, record.value)))
                 self.tasks.append(self.sent[-1])
+            elif record.topic.startswith(TOPICS.control(f"{SOURCE_PREFIX}x")[:-1]):
+                self.reported.append(
+                    (record.topic, record.partition, decode(RunEnded, record.value))
+                )
             elif kind == "control":
                 self.controlled.append((key, decode(ControlEnvelope, record.value)))
                 self.controls.append(self.controlled[-1])
@@ -345,6 +353,22 @@ class Host:
                 return
             self.pump()
         raise AssertionError(f"still at work after {limit} tasks")
+
+    def relay(self) -> None:
+        """Deliver what runs say to each other, until nothing is said any more."""
+        while self.forwarded:
+            record = self.forwarded.pop(0)
+            assert record.key is not None
+            assert record.value is not None
+            self.deliver_bytes(record.value, record.key.decode(), record.headers)
+            self.pump()
+
+    def work_all(self, handler: Handler) -> None:
+        """Work until no run has anything left to do or to say."""
+        self.work(handler)
+        while self.forwarded:
+            self.relay()
+            self.work(handler)
 
     # --- what came out -------------------------------------------------------------------------
 

@@ -97,7 +97,7 @@ def asks_left(host: Host) -> list[str]:
 
 def test_a_sleep_is_answered_when_its_time_has_come() -> None:
     host = begun()
-    ask(host, SleepAsk(START_MS + 3 * 86_400_000))
+    ask(host, SleepAsk(3 * 86_400_000))
     host.pass_time(3 * 86_400_000 - 1)
     assert replies(host) == []
     host.restart()
@@ -109,14 +109,14 @@ def test_a_sleep_is_answered_when_its_time_has_come() -> None:
 
 def test_a_sleep_that_is_over_already_is_answered_at_once_and_journals_nothing() -> None:
     host = begun()
-    ask(host, SleepAsk(START_MS))
+    ask(host, SleepAsk(0))
     assert values(host) == [None]
     assert [str(e.type) for e in host.events if e.ask] == ["task.answered"]
 
 
 def test_an_ask_stays_open_over_a_retry_and_is_answered_to_the_new_attempt() -> None:
     host = begun()
-    ask(host, SleepAsk(START_MS + 10_000))
+    ask(host, SleepAsk(10_000))
     host.work(lambda _: (_ for _ in ()).throw(Raised()))
     host.pass_time(1_000)
     assert at_work(host).attempt == 2
@@ -129,7 +129,7 @@ def test_an_ask_of_an_attempt_that_is_over_is_ignored() -> None:
     host = begun()
     envelope = at_work(host)
     host.work(given)
-    body = Ask("one", envelope.attempt, "ask", "", SleepAsk(START_MS + 1))
+    body = Ask("one", envelope.attempt, "ask", "", SleepAsk(1))
     host.deliver(CoordinatorEnvelope("run-1", host.now_ms, body))
     host.pump()
     assert replies(host) == []
@@ -138,7 +138,7 @@ def test_an_ask_of_an_attempt_that_is_over_is_ignored() -> None:
 
 def test_the_end_of_a_task_closes_what_it_waits_for() -> None:
     host = begun()
-    ask(host, SleepAsk(START_MS + 10_000))
+    ask(host, SleepAsk(10_000))
     host.work(given)
     assert "ask.closed" in host.told()
     assert asks_left(host) == []
@@ -150,7 +150,7 @@ def test_a_task_that_waits_for_too_much_is_told(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("holdfast.coordinator.engine.run.asks.ASKS_PER_TASK_MAX", 2)
     host = begun()
     for number in range(3):
-        ask(host, SleepAsk(START_MS + 10_000), key=str(number))
+        ask(host, SleepAsk(10_000), key=str(number))
     (reply,) = replies(host)
     assert reply.failure is not None
     assert reply.failure.kind is FailureKind.TOO_LARGE
@@ -196,7 +196,7 @@ def test_the_same_signal_counts_once_before_and_after_it_was_taken() -> None:
 
 def test_a_wait_that_was_in_vain_fails() -> None:
     host = begun()
-    ask(host, SignalAsk("go", None, START_MS + 60_000))
+    ask(host, SignalAsk("go", None, 60_000))
     host.pass_time(60_000)
     (reply,) = replies(host)
     assert reply.failure is not None
@@ -386,3 +386,26 @@ def test_a_run_that_is_closed_by_force_cancels_its_children() -> None:
     host.pass_time(host.limits.grace_ms)
     assert host.last_run().type == "run.cancelled"
     assert [run_id for run_id, _ in commands(host)] == ["child"]
+
+
+def test_what_is_called_in_a_pause_is_handed_out_after_it() -> None:
+    host = begun()
+    host.command(CommandAction.PAUSE)
+    ask(host, call())
+    host.restart()
+    assert [e.task_id for _, e in host.sent] == ["one"]
+    host.command(CommandAction.RESUME)
+    (called,) = [e for _, e in host.sent if e.task_id != "one"]
+    assert (called.task_id[0], called.attempt) == ("~", 1)
+
+
+def test_what_was_called_in_a_pause_ends_with_its_run() -> None:
+    host = begun()
+    host.command(CommandAction.PAUSE)
+    ask(host, call())
+    host.command(CommandAction.CANCEL)
+    host.answer_cancels()
+    host.pump()
+    assert host.last_run().type == "run.cancelled"
+    assert [e.task_id for _, e in host.sent] == ["one"]
+    assert [key for key in host.journal if key.startswith("run/")] == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.coordinator.engine.run.failing import backoff_ms
+from holdfast.coordinator.engine.run.retrying import backoff_ms
 from holdfast.schemas.plan import Plan, Retry
 from holdfast.schemas.records import (
     CommandAction,

@@ -8,7 +8,7 @@ import hashlib
 import pytest
 
 from holdfast.bus.errors import BusUnavailable
-from holdfast.coordinator.engine import graph as graph_module
+from holdfast.coordinator.engine import graphs as graph_module
 from holdfast.schemas.codec import encode
 from holdfast.schemas.errors import PlanError, Undecodable
 from holdfast.schemas.plan import Plan, Retry

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from holdfast.bus.errors import BusUnavailable
-from holdfast.bus.port import Bus, Environment, Record, TopicPartition
+from holdfast.bus.port import Bus, Environment, Record, TopicPartition, TopicSpec
 from holdfast.bus.topics import COORDINATOR_GROUP, Topics
 from holdfast.coordinator import CoordinatorRuntime, ProcessSettings, run_coordinator
 from holdfast.coordinator.directory import Directory
@@ -315,6 +315,19 @@ async def test_what_an_agent_consumed_that_came_after_the_coordinator_is_purged(
     )
     await keeping.tidy()
     assert await world.bus.begin_offsets([place]) == {place: 3}
+
+
+async def test_what_a_source_was_told_is_purged_and_its_topic_is_not(world, directory):
+    await world.bus.create_topics([*TOPICS.source_specs("orders", 2), TopicSpec("orders.v1", 2)])
+    places = [TopicPartition(TOPICS.control("source-orders"), 1), TopicPartition("orders.v1", 1)]
+    for place in places:
+        await world.bus.publish([Record(place.topic, b"k", b"v", (), 1)] * 5)
+        world.place.broker.group(TOPICS.group("source-orders")).offsets[place] = 3
+    keeping = Housekeeping(
+        world.environment, TOPICS, CoordinatorSettings(), directory, lambda: True
+    )
+    await keeping.tidy()
+    assert await world.bus.begin_offsets(places) == {places[0]: 3, places[1]: 0}
 
 
 async def test_an_instance_whose_sign_of_life_was_not_read_yet_is_not_removed(world, directory):

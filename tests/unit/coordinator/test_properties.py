@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import HealthCheck, given, note, settings
@@ -76,9 +77,9 @@ def handler_of(rng: random.Random):
 class Pair:
     """The same story told to a machine that lives on, and to one that dies after every commit."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, make: Callable[[random.Random], Plan] = make_plan) -> None:
         self.rng = random.Random(seed)
-        self.plan = resolved(make_plan(self.rng))
+        self.plan = resolved(make(self.rng))
         self.handler = handler_of(self.rng)
         self.hosts = (Host(LIMITS), Host(LIMITS))
         for host in self.hosts:
@@ -99,6 +100,7 @@ class Pair:
         for host in self.hosts:
             act(host)
             host.pump()
+            host.relay()
 
     def act(self) -> None:
         """Do one thing that may happen."""

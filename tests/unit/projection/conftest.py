@@ -12,6 +12,10 @@ from holdfast.bus.port import Environment, Position, Record
 from holdfast.bus.topics import Topics
 from holdfast.coordinator.projection import Projection
 from holdfast.schemas import (
+    Ask,
+    AskEntry,
+    AskRow,
+    CallAsk,
     Cause,
     CoordinatorJournal,
     Event,
@@ -20,15 +24,21 @@ from holdfast.schemas import (
     FailureKind,
     Manifest,
     RetryPolicy,
+    RunAsk,
     RunEntry,
     RunRow,
     RunState,
+    Signal,
+    SignalAsk,
+    SignalEntry,
+    SleepAsk,
     TaskManifest,
     TaskRow,
     TaskState,
     encode,
     encode_json,
 )
+from holdfast.schemas.records import AskBody
 from tests.doubles.sim_place import SimPlace
 
 PARTITIONS = 2
@@ -77,6 +87,26 @@ def task_row(task_id: str, version: int, state: TaskState, attempt: int = 1) -> 
     )
 
 
+def ask_entry(
+    what: AskBody,
+    until_ms: int | None = 9_000,
+    task_id: str = "a",
+    name: str = "it",
+    child: str | None = None,
+) -> AskEntry:
+    return AskEntry(Ask(task_id, 1, name, "", what), 2_000, child, child, until_ms)
+
+
+SLEEP = ask_entry(SleepAsk(7_000), name="nap")
+VERDICT = ask_entry(SignalAsk("verdict", 1_007, 7_000), name="verdict")
+CALL = ask_entry(CallAsk("reviewer", "review", None), None, name="call", child="~00ab")
+CHILD = ask_entry(RunAsk('{"name":"small"}', None, None, False), None, name="run", child="r1.00cd")
+
+
+def word(signal_id: str, signal: str = "verdict") -> Signal:
+    return Signal(signal_id, signal, encode_json({"grade": 1}), "ann")
+
+
 def manifest(agent: str, instance: str, seen_ms: int = 1_000) -> Manifest:
     task = TaskManifest("list", 1_000, 1_001, RetryPolicy(), None, None, "")
     return Manifest(agent, instance, "p", "1", "b", [task], 4, 1_000, seen_ms)
@@ -102,10 +132,15 @@ class World:
         run_id: str = "r1",
         partition: int = 0,
         plan: str | None = None,
+        ask: AskRow | None = None,
+        signal: Signal | None = None,
+        message: str = "",
+        at_ms: int = 1_000,
     ) -> Position:
         """Append one event; return the place of the record that caused it."""
         cause = Cause(partition, next(self._causes))
-        event = Event(run_id, type, 1_000, cause, run, task, "", plan)
+        event = Event(run_id, type, at_ms, cause, run, task, message, plan)
+        event.ask, event.signal = ask, signal
         await self.bus.publish([Record(TOPICS.events, None, encode(event), (), partition)])
         return Position(TOPICS.coordinator, cause.partition, cause.offset)
 
@@ -116,6 +151,10 @@ class World:
         entry = RunEntry(row, plan, row.run_id, 0, {}, None)
         value = encode(CoordinatorJournal(entry))
         await self.put(TOPICS.journal("coordinator"), f"run/{row.run_id}", value)
+
+    async def journal_part(self, name: str, body: AskEntry | SignalEntry | None) -> None:
+        value = None if body is None else encode(CoordinatorJournal(body))
+        await self.put(TOPICS.journal("coordinator"), f"run/r1/{name}", value)
 
 
 @pytest.fixture

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from holdfast.coordinator.projection import Reason, why
+from holdfast.coordinator.projection import Reason, why, why_task
 from holdfast.schemas import (
+    AskEntry,
     DeadLetter,
     DeadLetterReason,
     EventType,
     RunState,
+    SignalAsk,
+    SleepAsk,
     TaskState,
     encode,
 )
+from holdfast.schemas.records import BreakerRow, BreakerState
 from tests.unit.projection.conftest import (
+    CALL,
+    CHILD,
+    SLEEP,
     TOPICS,
+    VERDICT,
     OpenProjection,
     World,
+    ask_entry,
     manifest,
     run_row,
     task_row,
+    word,
 )
 
 NOW_MS = 10_000
@@ -46,6 +56,24 @@ async def test_a_task_that_is_being_worked(world: World, opened: OpenProjection)
     await world.put(TOPICS.agents, "scout/a", encode(manifest("scout", "a", NOW_MS)))
     found = await reasons(opened)
     assert "with agent scout" in found["dispatched"].text
+
+
+async def test_an_open_breaker_of_its_agent_is_told(world: World, opened: OpenProjection) -> None:
+    await world.event(EventType.RUN_STARTED, run_row("r1", 1))
+    await world.event(EventType.TASK_DISPATCHED, None, task_row("a", 1, TaskState.DISPATCHED))
+    alive, gone = manifest("scout", "a", NOW_MS), manifest("scout", "b", NOW_MS - 61_000)
+    row = BreakerRow("crm", BreakerState.OPEN, 3_000, 12_000, 9, "OSError: nobody there")
+    alive.breakers = gone.breakers = [row]
+    await world.put(TOPICS.agents, "scout/a", encode(alive))
+    await world.put(TOPICS.agents, "scout/b", encode(gone))
+    found = await reasons(opened)
+    assert found["breaker"].text == (
+        "at a, 'crm' is out of reach since 7 s (OSError: nobody there): 9 calls and tasks are "
+        "paused, no attempt is lost; the next call is let through at 1970-01-01 00:00:12 UTC"
+    )
+    row.state, row.until_ms = BreakerState.HALF_OPEN, None
+    await world.put(TOPICS.agents, "scout/a", encode(alive))
+    assert "a call is under way to find out" in (await reasons(opened))["breaker"].text
 
 
 async def test_a_retry_names_the_failure_and_the_time(world: World, opened: OpenProjection) -> None:
@@ -79,3 +107,112 @@ async def test_paused_and_pending(world: World, opened: OpenProjection) -> None:
 async def test_a_run_that_has_ended(world: World, opened: OpenProjection) -> None:
     await world.event(EventType.RUN_SUCCEEDED, run_row("r1", 2, RunState.SUCCEEDED))
     assert "succeeded" in await reasons(opened)
+
+
+# --- what handlers wait for ----------------------------------------------------------------------
+
+
+async def waiting(
+    world: World, opened: OpenProjection, *asks: AskEntry, now_ms: int = NOW_MS, alive: bool = True
+) -> list[Reason]:
+    await world.event(EventType.RUN_STARTED, run_row("r1", 1))
+    await world.event(EventType.TASK_DISPATCHED, None, task_row("a", 1, TaskState.DISPATCHED))
+    for entry in asks:
+        await world.event(EventType.TASK_ASKED, ask=entry.row())
+    if alive:
+        await world.put(TOPICS.agents, "scout/a", encode(manifest("scout", "a", now_ms)))
+    projection = opened()
+    await projection.start()
+    assert await projection.catch_up()
+    found = await projection.query(lambda c: why(c, "r1", now_ms))
+    assert found is not None
+    return found
+
+
+async def test_a_wait_for_a_signal_names_the_command(world: World, opened: OpenProjection) -> None:
+    (found,) = await waiting(world, opened, VERDICT, now_ms=2_000 + 40 * 3_600_000)
+    assert (found.subject, found.code) == ("a", "waits.signal")
+    assert found.text == (
+        "waits for signal 'verdict' since 40 h, at the longest until 1970-01-01 00:00:09 UTC; "
+        "its payload: holdfast schemas show signal.verdict"
+    )
+    assert found.remedy == "holdfast signal r1 verdict PAYLOAD"
+
+
+async def test_a_signal_that_was_refused_or_has_another_name_is_told(
+    world: World, opened: OpenProjection
+) -> None:
+    refused = {"signal": word("bad"), "message": "grade: no", "at_ms": 5_000}
+    await world.event(EventType.SIGNAL_REFUSED, **refused)  # type: ignore[arg-type]
+    await world.event(EventType.SIGNAL_KEPT, signal=word("s2", "verdct"), at_ms=4_000)
+    found = {r.code: r for r in await waiting(world, opened, VERDICT)}
+    assert "that of ann was refused 5 s ago: grade: no" in found["waits.signal"].text
+    assert found["signal-kept"].text == (
+        "signal 'verdct' of ann is kept since 6 s: no task waits for one of this name"
+    )
+
+
+async def test_a_sleep_tells_when_it_ends_and_that_it_is_late(
+    world: World, opened: OpenProjection
+) -> None:
+    (found,) = await waiting(world, opened, SLEEP, now_ms=6_000)
+    assert (found.code, found.remedy) == ("waits.sleep", "")
+    assert found.text == "sleeps ('nap') until 1970-01-01 00:00:09 UTC, 3 s from now"
+    late = (await reasons(opened, 9_000 + 180_000))["waits.sleep"]
+    assert "that was 3 min ago; is a coordinator running?" in late.text
+    assert late.remedy == "holdfast doctor"
+
+
+async def test_a_call_and_a_child_name_what_to_ask_next(
+    world: World, opened: OpenProjection
+) -> None:
+    await world.event(EventType.TASK_DEAD, None, task_row("~00ab", 1, TaskState.DEAD))
+    found = {r.code: r for r in await waiting(world, opened, CALL, CHILD)}
+    assert found["waits.call"].text == (
+        "waits for reviewer.review (task ~00ab), which is dead; since 8 s"
+    )
+    assert found["waits.call"].remedy == "holdfast why r1/~00ab"
+    assert found["dead-letter"].subject == "~00ab"
+    assert "no coordinator has taken in yet; since 8 s" in found["waits.run"].text
+    assert found["waits.run"].remedy == "holdfast doctor"
+    await world.event(EventType.RUN_PAUSED, run_row("r1.00cd", 1, RunState.PAUSED), run_id="c")
+    now = await reasons(opened)
+    assert now["waits.run"].text.startswith("waits for run r1.00cd (plan small), which is paused")
+    assert now["waits.run"].remedy == "holdfast why r1.00cd"
+
+
+async def test_who_waits_needs_its_agent_only_afterwards(
+    world: World, opened: OpenProjection
+) -> None:
+    sleeps, agent = await waiting(world, opened, SLEEP, alive=False)
+    assert sleeps.code == "waits.sleep"
+    assert agent.code == "agent-down"
+    assert agent.text.startswith("will go on once that has come, but no instance of it")
+
+
+async def test_of_a_thousand_calls_some_are_shown(world: World, opened: OpenProjection) -> None:
+    naps = [ask_entry(SleepAsk(7_000), name=f"nap{n}") for n in range(25)]
+    found = await waiting(world, opened, *naps)
+    assert [reason.code for reason in found] == ["waits.sleep"] * 20 + ["waits"]
+    assert found[-1].text == "waits for 5 more things"
+
+
+async def test_one_task_is_explained(world: World, opened: OpenProjection) -> None:
+    await world.event(EventType.TASK_SUCCEEDED, None, task_row("done", 1, TaskState.SUCCEEDED))
+    await world.event(EventType.TASK_DISPATCHED, None, task_row("~00ab", 1, TaskState.DISPATCHED))
+    verdict = ask_entry(SignalAsk("two words", None, None), None, task_id="~00ab")
+    await waiting(world, opened, CALL, verdict)
+    projection = opened()
+    await projection.start()
+
+    async def codes(task_id: str) -> list[str] | None:
+        found = await projection.query(lambda c: why_task(c, "r1", task_id, NOW_MS))
+        return None if found is None else [reason.code for reason in found]
+
+    assert await codes("a") == ["waits.call"]
+    assert await codes("~00ab") == ["waits.signal", "called"]
+    assert await codes("done") == ["succeeded"]
+    assert await codes("nothing") is None
+    found = await projection.query(lambda c: why_task(c, "r1", "~00ab", NOW_MS))
+    assert found is not None
+    assert found[0].remedy == "holdfast signal r1 'two words' PAYLOAD"

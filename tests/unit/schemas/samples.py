@@ -7,7 +7,9 @@ from typing import Any
 from holdfast.schemas import records as r
 
 BLOB = r.BlobReference("run-1/" + "a" * 64, 20_000_000)
-FAILURE = r.Failure(r.FailureKind.ERROR, "builtins.ValueError", "no – ünicode", "tb", True)
+FAILURE = r.Failure(
+    r.FailureKind.ERROR, "builtins.ValueError", "no – ünicode", "tb", True, ["ValueError"], 9, "crm"
+)
 STEPS = [
     r.StepSummary("read", "", r.StepKind.STEP, 1_790_000_000_000, 12, 345),
     r.StepSummary("notify", "k", r.StepKind.EFFECT, 1_790_000_000_001, 0, 0),
@@ -87,8 +89,13 @@ def _plain_values(kind: type) -> dict[str, Any]:
     return values
 
 
+DELETION = r.StateDeletion("d", "customer/9", "budget", "ada", "she asked", 5, ["budget"])
+
+
 def _journal_bodies() -> list[Any]:
     return [
+        _sample(r.StateEntry),
+        DELETION,
         _sample(r.Accepted, envelope=TASK),
         _sample(r.Failed),
         _sample(r.StepEntry, kind=r.StepKind.INTENT, result=BLOB),
@@ -99,11 +106,13 @@ def _journal_bodies() -> list[Any]:
 def _coordinator_bodies() -> list[Any]:
     return [
         r.Submission("{}", BLOB, "hash", "origin", "ada", "key", {"a": b"x", "b": None, "c": BLOB}),
+        _sample(r.Submission, source=r.SourceSlot("orders", 3)),
         r.Command("c1", r.CommandAction.REPLAY, "t", "{}", "ada", "why"),
         r.TaskResult(
             "t", 1, r.Outcome.FAILED, BLOB, FAILURE, STEPS, 1, 2, 0, "reviewer-1", "build"
         ),
         r.TaskProgress("t", 1, "half", 0.5),
+        DELETION,
         r.TaskProgress("t", 1, "somewhere", None),
     ]
 
@@ -120,6 +129,8 @@ def _state_bodies() -> list[Any]:
 SAMPLES: list[Any] = [
     TASK,
     r.ControlEnvelope("run", "task", 1, r.ControlAction.RELEASE, "why", "run", 1),
+    _sample(r.ControlEnvelope, action=r.ControlAction.DELETE_STATE, deletion=DELETION),
+    _sample(r.Event, type=r.EventType.STATE_DELETED, deletion=DELETION),
     *(r.CoordinatorEnvelope("run", 1, body) for body in _coordinator_bodies()),
     r.Event("run", r.EventType.TASK_DEAD, 1, r.Cause(3, 4), RUN_ROW, TASK_ROW, "m", "{}", None, 9),
     r.Event("run", r.EventType.RUN_STARTED, 1, None, None, None, ""),
@@ -137,6 +148,9 @@ SAMPLES: list[Any] = [
         "a", "i", "p", "1", "b", [r.TaskManifest("t", 1, 2, r.RetryPolicy(), None, 5, "")], 8, 1, 2
     ),
     r.SchemaEntry("a.t.input", 1, 1_000, '"string"'),
+    r.RunEnded("orders-3-17", r.RunState.SUCCEEDED, 9),
+    r.RunEnded("orders-3-18", None, 9),
+    r.SourceJournal(7),
 ]
 
 

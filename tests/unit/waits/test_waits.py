@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -135,3 +136,21 @@ def test_a_crash_at_any_step_changes_nothing(task: object, text: str) -> None:
         crash.run().result()
         crashes += 1
     assert crashes > 10
+
+
+@front.task
+async def gathers(ctx: Context, question: Question) -> Answer:
+    await asyncio.gather(ctx.sleep("short", 60), ctx.sleep("long", timedelta(days=1)))
+    return Answer(text=question.text)
+
+
+def test_one_answer_of_two_does_not_keep_the_place() -> None:
+    with Simulation([front, back]) as simulation:
+        first = simulation.submit(gathers, Question(text="both"))
+        simulation.until(lambda: any(e.type == "task.answered" for e in first.events))
+        simulation.skip(seconds=5)
+        second = simulation.submit(ask, Question(text="x"))
+        assert second.result().text.startswith("X A")
+        assert not any(e.type == "run.succeeded" for e in first.events)
+        assert first.result().text == "both"
+        assert simulation.violations() == []

@@ -5,7 +5,8 @@ what each commit must write for them. Pure: may use records, the slot's intake a
 the port; must never do I/O, read a clock, or wait.
 """
 
-from holdfast.agents.ledger.drafts import Answer, Draft, Identity
+from holdfast.agents.ledger.drafts import Answer, Draft, Identity, first_that_fits
+from holdfast.agents.ledger.endings import unknown_task
 from holdfast.agents.ledger.entry import Ending, Entry, Incoming, Phase, StepWrite
 from holdfast.agents.ledger.keys import (
     JournalBody,
@@ -17,8 +18,10 @@ from holdfast.agents.ledger.keys import (
 )
 from holdfast.agents.ledger.ledger import Ledger
 from holdfast.agents.ledger.markers import cancelled_failure
+from holdfast.agents.ledger.state import STATE_SLOT_BYTES_MAX, KeyedState
 
 __all__ = [
+    "STATE_SLOT_BYTES_MAX",
     "Answer",
     "Draft",
     "Ending",
@@ -26,13 +29,16 @@ __all__ = [
     "Identity",
     "Incoming",
     "JournalBody",
+    "KeyedState",
     "Ledger",
     "Phase",
     "StepWrite",
     "cancelled_failure",
     "cancelled_key",
+    "first_that_fits",
     "fold_step",
     "parse_key",
     "step_key",
     "task_key",
+    "unknown_task",
 ]

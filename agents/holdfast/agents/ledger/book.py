@@ -33,6 +33,8 @@ class Book:
         self._open_tasks = 0
         self._asleep = 0
         self.order = OrderKeys()
+        self.passed: Callable[[str], None] = _nobody_waits
+        """Hears of each order key that a task has left, before the next one comes."""
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._entries.values())
@@ -44,6 +46,11 @@ class Book:
     def open_tasks(self) -> int:
         """How many tasks are open: read or accepted, and not ended."""
         return self._open_tasks
+
+    @property
+    def asleep(self) -> int:
+        """How many of them wait for an answer, without a body."""
+        return self._asleep
 
     @property
     def lined_up(self) -> bool:
@@ -89,6 +96,8 @@ class Book:
     def pass_order(self, entry: Entry) -> None:
         """Let the next of its order key come."""
         following = self.order.remove(entry)
+        if entry.order_key is not None:
+            self.passed(entry.order_key)
         if following is not None:
             self.consider(following)
 
@@ -153,3 +162,7 @@ class Book:
             and self._entries.get(entry.name) is entry
             and self.order.open_for(entry)
         )
+
+
+def _nobody_waits(order_key: str) -> None:
+    """Nothing comes between two tasks of a key."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from holdfast.agents.ledger.book import Book
@@ -18,6 +18,7 @@ from holdfast.agents.ledger.drafts import (
 from holdfast.agents.ledger.entry import Ending, Entry, Incoming, Phase, StepWrite
 from holdfast.agents.ledger.keys import step_key
 from holdfast.agents.ledger.markers import cancelled_failure
+from holdfast.agents.ledger.state import KeyedState
 from holdfast.schemas.records import Failure, FailureKind, Outcome, TaskResult
 
 __all__ = ["STEPS_BYTES_MAX", "STEPS_MAX", "Closing"]
@@ -39,12 +40,14 @@ class Closing:
         identity: Identity,
         book: Book,
         outbox: Outbox,
+        state: KeyedState,
         closed: Callable[[Entry], None],
         take: Callable[[Entry | None, Incoming], None],
     ) -> None:
         self._identity = identity
         self._book = book
         self._outbox = outbox
+        self._state = state
         self._closed = closed
         self._take = take
 
@@ -67,7 +70,7 @@ class Closing:
             self._steps_written(entry, draft)
 
         asked = [step.record for step in steps if step.record is not None]
-        refuse = partial(self._refused, entry, now_ms)
+        refuse = partial(self._refused, entry, now_ms, steps)
         draft = Draft(apply, refuse, writes, entry, steps, records=asked)
         return draft
 
@@ -77,12 +80,16 @@ class Closing:
         assert ending is not None
         entry.move(Phase.CLOSING)
         if ending.outcome is Outcome.SUCCEEDED or entry.released:
+            # One that is released was given up, and its end counts for nobody.
+            state = {} if entry.released else ending.state
             writes, rest = _split(tombstones(entry))
+            answers = _take_answers(entry)  # not written: only dealt with
             return Draft(
-                partial(self._forget, entry, rest),
-                partial(self._refused, entry, now_ms),
-                writes,
+                partial(self._finished, entry, state, rest),
+                partial(self._refused, entry, now_ms, answers),
+                self._state.writes(entry, state, now_ms) + writes,
                 entry,
+                answers,
                 answer=self._answer(entry, ending),
                 records=ending.published,
             )
@@ -112,9 +119,11 @@ class Closing:
             self._outbox.put([(key, None) for key in keys[start : start + TOMBSTONES_MAX]])
 
     def _fail(self, entry: Entry, ending: Ending, now_ms: int) -> Draft:
-        # A step that is not committed runs again; an answer would not come again.
-        answers = [step for step in entry.writes if step.control is not None]
-        entry.writes = [step for step in entry.writes if step.control is None]
+        # A step that is not committed runs again, and what was not asked yet is asked again; an
+        # answer would not come again.
+        answers = _take_answers(entry)
+        entry.writes = [step for step in entry.writes if step.record is None]
+        entry.asking.clear()
         steps, entry.writes = answers + _take_steps(entry), []
         writes: list[Write] = [
             (step_key(entry.name, step.name, step.key), step.entry) for step in steps
@@ -127,18 +136,19 @@ class Closing:
             self._failed(entry)
 
         answer = self._answer(entry, ending)
-        refuse = partial(self._refused, entry, now_ms)
+        refuse = partial(self._refused, entry, now_ms, steps)
         draft = Draft(apply, refuse, writes, entry, steps, answer)
         return draft
 
-    def _refused(self, entry: Entry, now_ms: int, reason: str) -> Draft:
+    def _refused(self, entry: Entry, now_ms: int, steps: Sequence[StepWrite], reason: str) -> Draft:
         """The bus does not take one of the task's records: the attempt fails instead."""
         if entry.phase is not Phase.CLOSING:
             entry.move(Phase.CLOSING)
         failure = Failure(FailureKind.TOO_LARGE, "Rejected", reason, "", retryable=False)
         old = entry.ending
         started_ms = old.started_ms if old is not None else now_ms
-        entry.writes = []
+        # Answers are kept, also those that the refused draft held: they would not come again.
+        entry.writes = [step for step in (*steps, *entry.writes) if step.control is not None]
         entry.ending = Ending(Outcome.FAILED, None, failure, [], started_ms, now_ms)
         draft = self._fail(entry, entry.ending, now_ms)
         draft.refuse = _never
@@ -165,12 +175,16 @@ class Closing:
     def _steps_written(self, entry: Entry, draft: Draft) -> None:
         for step in draft.steps:
             step.settled = True
+            if step.record is not None:
+                entry.asking.pop((step.name, step.key), None)
             if step.entry is None:
                 entry.steps.pop((step.name, step.key), None)
             else:
                 entry.steps[step.name, step.key] = step.entry
                 entry.resumes_since_step, entry.alone = 0, False
-        if entry.roused and entry.phase is Phase.ASLEEP:
+        # Only an answer wakes it, and one that was drafted before it fell asleep does so too.
+        answered = any(step.control is not None for step in draft.steps)
+        if answered and entry.phase is Phase.ASLEEP:
             entry.roused = False
             entry.move(Phase.WAITING)
             self._book.wake(entry)
@@ -190,6 +204,13 @@ class Closing:
         elif entry.released:
             self.release(entry)
 
+    def _finished(
+        self, entry: Entry, state: Mapping[str, bytes | None], rest: Sequence[Write]
+    ) -> None:
+        if entry.order_key is not None:
+            self._state.apply(entry.order_key, state)  # before the next of the key comes
+        self._forget(entry, rest)
+
     def _forget(self, entry: Entry, rest: Sequence[Write]) -> None:
         self._closed(entry)
         if entry.envelope is not None:  # None: a failed one that is released counted no longer
@@ -198,6 +219,12 @@ class Closing:
         self.sweep([key for key, _ in rest])
         if entry.successor is not None:
             self._take(None, entry.successor)
+
+
+def _take_answers(entry: Entry) -> list[StepWrite]:
+    answers = [step for step in entry.writes if step.control is not None]
+    entry.writes = [step for step in entry.writes if step.control is None]
+    return answers
 
 
 def _take_steps(entry: Entry) -> list[StepWrite]:

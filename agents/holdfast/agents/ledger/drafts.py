@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from holdfast.agents.ledger.entry import Entry, StepWrite
 from holdfast.agents.ledger.keys import JournalBody, step_key
 from holdfast.bus.port import Record
-from holdfast.schemas.records import TaskResult
+from holdfast.schemas.records import StateDeletion, TaskResult
 
-__all__ = ["Answer", "Draft", "Identity", "Outbox", "Write", "tombstones"]
+__all__ = ["Answer", "Draft", "Identity", "Outbox", "Write", "first_that_fits", "tombstones"]
 
 Write = tuple[str, JournalBody | None]
 """A journal key, and what it shall hold; None removes it."""
@@ -42,6 +42,7 @@ class Draft:
 
     `apply` is called once all of it is acknowledged. `refuse`, called with what the bus says
     against one of its records, returns the draft that takes its place and settles the same input.
+    `deleted`: what was deleted of the state of an order key, for the audit trail.
     """
 
     apply: Callable[[], None]
@@ -51,11 +52,13 @@ class Draft:
     steps: list[StepWrite] = field(default_factory=list)
     answer: Answer | None = None
     records: Sequence[Record] = ()
+    deleted: StateDeletion | None = None
 
     @property
     def size(self) -> int:
         """How many records it makes."""
-        return len(self.writes) + len(self.records) + (self.answer is not None)
+        told = (self.answer is not None) + (self.deleted is not None)
+        return len(self.writes) + len(self.records) + told
 
 
 def tombstones(entry: Entry) -> list[Write]:
@@ -89,6 +92,17 @@ class Outbox:
         """Return all drafts, once."""
         drafts, self._drafts = self._drafts, []
         return drafts
+
+
+def first_that_fits(choices: Sequence[Sequence[Record]]) -> Draft:
+    """Return a draft of the first choice of records; of the next, where the bus refuses it."""
+
+    def refuse(reason: str) -> Draft:
+        if len(choices) == 1:
+            raise RuntimeError(f"the bus refuses a record that cannot be left out: {reason}")
+        return first_that_fits(choices[1:])
+
+    return Draft(_nothing, refuse, records=choices[0])
 
 
 def _nothing() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from holdfast.agents.ledger.entry import Ending, Entry
 from holdfast.agents.ledger.markers import cancelled_failure
 from holdfast.schemas.records import Failure, FailureKind, Outcome
 
-__all__ = ["cancelled", "poisoned"]
+__all__ = ["cancelled", "poisoned", "unknown_task"]
 
 
 def cancelled(reason: str, now_ms: int) -> Ending:
@@ -24,4 +26,12 @@ def poisoned(entry: Entry, now_ms: int) -> Ending:
         "",
         retryable=False,
     )
+    return Ending(Outcome.FAILED, None, failure, [], now_ms, now_ms)
+
+
+def unknown_task(agent: str, task: str, known: Collection[str], now_ms: int) -> Ending:
+    """Return the end of a task that its agent does not have."""
+    there = ", ".join(sorted(known)) or "none"
+    message = f"agent {agent!r} has no task {task!r}; it has: {there}"
+    failure = Failure(FailureKind.UNKNOWN_TASK, "UnknownTask", message, "", retryable=False)
     return Ending(Outcome.FAILED, None, failure, [], now_ms, now_ms)

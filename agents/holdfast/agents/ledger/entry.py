@@ -19,7 +19,7 @@ WAITING with the first answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -72,7 +72,10 @@ of whose records the bus has refused."""
 
 @dataclass(slots=True)
 class Ending:
-    """How an attempt ended; `published` goes into the same commit, on success."""
+    """How an attempt ended; `published` and `state` go into the same commit, on success.
+
+    `state`: what its handler keeps under the order key, by name, as framed bytes; None deletes.
+    """
 
     outcome: Outcome
     output: Payload = None
@@ -81,6 +84,7 @@ class Ending:
     started_ms: int = 0
     finished_ms: int = 0
     published: Sequence[Record] = ()
+    state: Mapping[str, bytes | None] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -117,7 +121,8 @@ class Entry:
     exists in the journal, or will by the commit under way; `accepted`: as this attempt. `wanted`,
     `drafted`, `written`: how often `<task>` was asked to be rewritten, drafted, and written.
     `controls`: cancels that its end answers. `released`: nothing is kept once it has ended.
-    `roused`: it is asleep, and an answer is on its way into the journal.
+    `roused`: it is asleep, and an answer is on its way into the journal. `asking`: asks on their
+    way; the answer to one may be read before its commit is acknowledged.
     """
 
     name: str
@@ -143,6 +148,7 @@ class Entry:
     steps: StepRecords = field(default_factory=StepRecords)
     controls: list[tuple[str, int]] = field(default_factory=list)
     writes: list[StepWrite] = field(default_factory=list)
+    asking: dict[tuple[str, str], StepEntry] = field(default_factory=dict)
     trace: bytes | None = None
     ending: Ending | None = None
     successor: Incoming | None = None
@@ -170,6 +176,7 @@ class Entry:
         self.written = self.drafted = self.wanted
         self.ending = None
         self.writes = []
+        self.asking = {}
 
     def move(self, phase: Phase) -> None:
         """Change the phase; a transition that is not in the table is a bug."""
@@ -185,6 +192,12 @@ class Entry:
     def suspect(self) -> bool:
         """Whether it may have killed its process: it runs alone."""
         return self.resumes_since_step >= ALONE_AFTER_RESUMES
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the commit under way removes all of its keys."""
+        succeeded = self.ending is not None and self.ending.outcome is Outcome.SUCCEEDED
+        return self.phase is Phase.CLOSING and (self.released or succeeded)
 
     @property
     def begun(self) -> bool:

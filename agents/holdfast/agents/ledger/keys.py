@@ -3,6 +3,7 @@
     <run id>/<task id>                          Accepted, or Failed
     <run id>/<task id>/step/<name>/<key>        StepEntry
     <run id>/<task id>/cancelled                Cancelled
+    /state/…, /deletion/…                       see `holdfast.schemas.state_keys`
 
 Run ids, task ids and step names hold no slash (each is checked where it enters); a step's key may.
 """
@@ -12,7 +13,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from holdfast.agents.ledger.folded import FoldedStep
-from holdfast.schemas.records import Accepted, Cancelled, Failed, StepEntry
+from holdfast.schemas.records import (
+    Accepted,
+    Cancelled,
+    Failed,
+    StateDeletion,
+    StateEntry,
+    StepEntry,
+)
 
 __all__ = [
     "JournalBody",
@@ -24,7 +32,7 @@ __all__ = [
     "task_key",
 ]
 
-JournalBody = Accepted | Failed | StepEntry | Cancelled
+JournalBody = Accepted | Failed | StepEntry | Cancelled | StateEntry | StateDeletion
 
 
 class Place(NamedTuple):

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 
-from holdfast.agents.ledger.answers import answered
+from holdfast.agents.ledger.answers import answered, asked
 from holdfast.agents.ledger.book import Book
 from holdfast.agents.ledger.closing import Closing
 from holdfast.agents.ledger.drafts import Draft, Identity, Outbox
@@ -25,6 +25,7 @@ from holdfast.agents.ledger.folded import FoldedStep
 from holdfast.agents.ledger.keys import JournalBody, step_key
 from holdfast.agents.ledger.markers import Markers
 from holdfast.agents.ledger.restoring import Restored
+from holdfast.agents.ledger.state import KeyedState
 from holdfast.bus.port import Position, Record
 from holdfast.bus.slot.intake import Intake
 from holdfast.bus.slot.machine import COMMIT_RECORDS_MAX
@@ -52,10 +53,13 @@ class Ledger:
 
     def __init__(self, identity: Identity, topic: str, busy: Callable[[str], bool]) -> None:
         self._topic = topic
-        self._book = Book(busy)
+        self._book = self.book = Book(busy)
+        """The tasks, to be looked at; nobody else changes them."""
         self._outbox = Outbox()
+        self.state = KeyedState(self._book.order, self._outbox, self._book.consider)
+        self._book.passed = self.state.passed
         self._closing = Closing(
-            identity, self._book, self._outbox, self._finish_controls, self._take
+            identity, self._book, self._outbox, self.state, self._finish_controls, self._take
         )
         self._markers = Markers(identity, self._outbox)
         self._restored: Restored | None = Restored()
@@ -104,6 +108,7 @@ class Ledger:
                     entry.alone = False
                     self._uncounted[entry] = None
                     self._want(entry, rewrite=True)
+        self.state.opened()
         if not clean:
             self._probation_until = at_s + PROBATION_S
 
@@ -182,14 +187,17 @@ class Ledger:
         """Take the answer to an ask: journaled in the commit that passes it."""
         entry = self._book.get(f"{control.run_id}/{control.task_id}")
         reply = control.reply
-        found = None if reply is None or entry is None else entry.steps.get((reply.name, reply.key))
+        found = None if reply is None or entry is None else asked(entry, reply)
         if entry is None or reply is None or found is None or found.kind is not StepKind.ASK:
             self.skip(at.topic, at.offset)  # the task is closed, or nobody asked
             return
+        if entry.leaving:  # its keys are being removed, and would come back
+            self.skip(at.topic, at.offset)
+            return
         self._intake.read(at.topic, at.offset)
         step = answered(found, reply, now_ms)
-        if entry.phase not in _OPEN:
-            self._between_attempts(entry, step, at)
+        if entry.phase in (Phase.CLOSING, Phase.FAILED):
+            self._between_attempts(entry, step, (at.topic, at.offset))
             return
         write = self.write_step(entry, reply.name, reply.key, step)
         write.control = (at.topic, at.offset)
@@ -197,11 +205,11 @@ class Ledger:
             entry.roused = True
             self._want(entry, rewrite=True)
 
-    def _between_attempts(self, entry: Entry, step: StepEntry, at: Position) -> None:
+    def _between_attempts(self, entry: Entry, step: StepEntry, at: tuple[str, int]) -> None:
         """The next attempt finds the answer."""
         entry.steps[step.name, step.key] = step
         self._outbox.put([(step_key(entry.name, step.name, step.key), step)])
-        self._intake.finish(at.topic, at.offset)
+        self._intake.finish(*at)
         self._moved = True
 
     def release(self, control: ControlEnvelope, at: Position) -> None:
@@ -262,6 +270,9 @@ class Ledger:
         self._closing.answer_superseded(entry, now_ms)
         self._finish(entry)
         self._finish_controls(entry)
+        for step in entry.writes:
+            if step.entry is not None and step.control is not None:
+                self._between_attempts(entry, step.entry, step.control)
         self._book.close(entry)
         self._take(entry, incoming)
         return interrupted
@@ -292,6 +303,10 @@ class Ledger:
                 return False
             del self._uncounted[entry]
         return not self._stopped
+
+    def line_up(self, entry: Entry) -> None:
+        """A task that `next_startable` returned, and that was not started, may start after all."""
+        self._book.consider(entry)
 
     def start(self, entry: Entry, at_s: float) -> bool:
         """A place is there. True: the handler may start; False: not before it is accepted."""
@@ -336,6 +351,8 @@ class Ledger:
         holds it tells when it is."""
         write = StepWrite(name, key, step, record=record)
         entry.writes.append(write)
+        if record is not None and step is not None:
+            entry.asking[name, key] = step
         self._want(entry, rewrite=not entry.accepted)
         return write
 
@@ -439,11 +456,6 @@ class Ledger:
     def full(self) -> bool:
         """Tell whether no more task records shall be read for now."""
         return self._book.full()
-
-    @property
-    def open_tasks(self) -> int:
-        """How many tasks are open."""
-        return self._book.open_tasks
 
     def _want(self, entry: Entry, *, rewrite: bool) -> None:
         if rewrite and entry.wanted == entry.drafted:

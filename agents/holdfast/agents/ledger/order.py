@@ -21,6 +21,7 @@ class OrderKeys:
 
     def __init__(self) -> None:
         self._queues: dict[str, list[Entry]] = {}
+        self._held: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._queues)
@@ -46,7 +47,26 @@ class OrderKeys:
 
     def open_for(self, entry: Entry) -> bool:
         """Tell whether `entry` may run as far as its order key goes."""
-        return entry.order_key is None or self._queues[entry.order_key][0] is entry
+        key = entry.order_key
+        return key is None or (self._queues[key][0] is entry and key not in self._held)
+
+    def first(self, key: str) -> Entry | None:
+        """Return the task that has the key, or has it next."""
+        queue = self._queues.get(key)
+        return queue[0] if queue else None
+
+    def hold(self, key: str) -> None:
+        """Keep a key closed for all tasks."""
+        self._held.add(key)
+
+    def held(self, key: str) -> bool:
+        """Tell whether a key is kept closed."""
+        return key in self._held
+
+    def let_go(self, key: str) -> Entry | None:
+        """Open a key again; return the task whose turn it is now."""
+        self._held.discard(key)
+        return self.first(key)
 
     def behind_failed(self) -> Iterator[Entry]:
         """Yield the tasks that wait for another one's next attempt."""

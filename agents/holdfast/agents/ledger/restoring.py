@@ -39,7 +39,7 @@ class Restored:
                 continue
             if isinstance(body, Cancelled):
                 markers[place.task] = body
-            else:
+            elif isinstance(body, Accepted | Failed):
                 entries[place.task] = _entry(place.task, body)
                 accepted_at[place.task] = at
         leftovers = []

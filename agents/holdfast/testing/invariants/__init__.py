@@ -1,4 +1,4 @@
-"""The invariants I1 to I13: what must hold of every history, whatever was done to it.
+"""The invariants I1 to I14: what must hold of every history, whatever was done to it.
 
     verdict = check(history, evidence)
     assert verdict.ok, verdict.report()
@@ -18,6 +18,7 @@ from holdfast.testing.evidence import Evidence
 from holdfast.testing.history import History
 from holdfast.testing.invariants.ends import everything_settles, one_end, one_run_per_id
 from holdfast.testing.invariants.endurance import nothing_grows
+from holdfast.testing.invariants.kept import state_follows_successes
 from holdfast.testing.invariants.offsets import offsets_and_outputs, one_writer
 from holdfast.testing.invariants.order import dependencies_first, order_is_kept
 from holdfast.testing.invariants.poison import poison_is_kept_whole
@@ -41,6 +42,7 @@ _CHECKS: dict[str, Check] = {
     "I11": same_state,
     "I12": nothing_grows,
     "I13": order_is_kept,
+    "I14": state_follows_successes,
 }
 
 INVARIANTS: dict[str, Invariant] = {

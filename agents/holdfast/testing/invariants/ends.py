@@ -14,16 +14,22 @@ from holdfast.schemas.records import (
     Event,
     EventType,
     Failed,
+    FiringEntry,
     Marker,
     Parked,
     RunState,
+    ScheduleEntry,
     SlotOffset,
+    SourceJournal,
+    StateDeletion,
+    StateEntry,
     StepEntry,
     TaskRow,
 )
 from holdfast.schemas.records import Submission as SubmissionRecord
 from holdfast.testing.evidence import Evidence, Quiet, Submission
 from holdfast.testing.history import Decoded, History, JournalEntry, place
+from holdfast.testing.invariants.schedules import one_run_per_due_time
 from holdfast.testing.invariants.verdict import Findings
 
 __all__ = ["everything_settles", "one_end", "one_run_per_id"]
@@ -41,6 +47,7 @@ NOTES = ANSWERS | {
     EventType.RESULT_IGNORED,
     EventType.COMMAND_REFUSED,
     EventType.COMMAND_ACCEPTED,
+    EventType.SIGNAL_REFUSED,
 }
 """Events that say something without changing anything."""
 WAITING_FOR_PEOPLE = frozenset({RunState.WAITING, RunState.PAUSED})
@@ -128,7 +135,7 @@ def one_run_per_id(history: History, _evidence: Evidence, found: Findings) -> No
     One `run.started` per run id (the dedupe window, 7 days or 50,000 runs a slot, must be larger
     than the history); versions of the run's and its tasks' rows never go back, and no version
     says two things; every repeated answer has the input hash of the run, every conflicted one
-    another.
+    another. Each due time of a schedule is fired once.
     """
     hashes = {
         (given.received.partition, given.received.offset): given.body.body.input_hash
@@ -152,6 +159,7 @@ def one_run_per_id(history: History, _evidence: Evidence, found: Findings) -> No
                 if given is not None and same is (body.type is EventType.RUN_CONFLICTED):
                     found.violated(f"{body.type} for a submission of hash {given}", event.place)
         _versions(run_id, events, found)
+    one_run_per_due_time(history, found)
 
 
 def _versions(run_id: str, events: Sequence[Decoded[Event]], found: Findings) -> None:
@@ -267,15 +275,20 @@ def _left_over(
     group: str, newest: Iterator[JournalEntry], ended: dict[str, bool], found: Findings
 ) -> None:
     for entry in newest:
-        if isinstance(entry.body, SlotOffset | Marker):
+        if isinstance(entry.body, SlotOffset | Marker | SourceJournal | StateEntry):
             continue
         found.looked("journal keys that are left")
+        if isinstance(entry.body, ScheduleEntry):
+            continue
         parts = entry.key.split("/", 2)
         run_id = parts[1] if group == COORDINATOR_GROUP and len(parts) > 1 else parts[0]
-        if isinstance(entry.body, Accepted | Parked):
+        if isinstance(entry.body, Accepted | Parked | StateDeletion):
             found.violated(f"journal key {entry.key} of {group!r} is left", entry.place)
         elif isinstance(entry.body, Cancelled):
             found.looked("cancels whose task has not come")
+        elif isinstance(entry.body, FiringEntry):
+            if ended.get(entry.body.firing.run_id, True):
+                found.violated(f"{entry.key} is left of a run that has ended", entry.place)
         elif isinstance(entry.body, Failed | StepEntry):
             if ended.get(run_id, True):
                 found.violated(f"{entry.key} of {group!r} was never released", entry.place)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from holdfast.bus.port import Position, Received, Slot, TopicPartition
-from holdfast.bus.topics import COORDINATOR_GROUP
+from holdfast.bus.topics import COORDINATOR_GROUP, SOURCE_PREFIX
 from holdfast.schemas.records import (
     Accepted,
     ControlAction,
@@ -16,6 +16,7 @@ from holdfast.schemas.records import (
 )
 from holdfast.testing.evidence import Evidence
 from holdfast.testing.history import Attempt, Decoded, History, JournalEntry, place
+from holdfast.testing.invariants.sources import runs_of_a_source, source_submissions
 from holdfast.testing.invariants.verdict import Findings
 
 __all__ = ["offsets_and_outputs", "one_writer"]
@@ -26,7 +27,8 @@ def offsets_and_outputs(history: History, evidence: Evidence, found: Findings) -
 
     Each record that a group's offset has passed has its outcome on the bus: a task its result or
     its acceptance, a record of the coordinator's topic an event that names it (or it is parked;
-    progress may have none), an unreadable one its dead letter, a misplaced one its copy. A result
+    progress may have none), an unreadable one its dead letter, a misplaced one its copy; a record
+    of a source's topic may have one submission, and each of those has one word of its end. A result
     is never visible while its task's record lies at or above the offset. The slot's journaled
     offset equals the group's committed one. Where commits are known, outcome and offset stand in
     one and the same commit; else the second half needs `Quiet`.
@@ -38,6 +40,8 @@ def offsets_and_outputs(history: History, evidence: Evidence, found: Findings) -
         if (source := letter.body.source) is not None
     }
     for group in history.groups:
+        if group.startswith(SOURCE_PREFIX):
+            runs_of_a_source(history, group, settled=evidence.quiet, found=found)
         journal = history.journal(group)
         for topic in history.consumed_by(group):
             outcomes = _outcomes(history, group, topic, journal, letters, evidence)
@@ -84,6 +88,8 @@ def _outcomes(
         found = _of_inputs(history, journal)
     elif not history.whole(topic, topics.coordinator, journal_topic, topics.dead_letters):
         return None
+    elif group.startswith(SOURCE_PREFIX):
+        found = _of_source(history, group, topic)
     elif topic == topics.tasks(group):
         found = _of_tasks(history, group, journal)
     else:
@@ -109,6 +115,18 @@ def _of_inputs(history: History, journal: Mapping[int, Sequence[JournalEntry]]) 
         if isinstance(given.body.body, TaskProgress):
             at = (given.received.partition, given.received.offset)
             found.setdefault(at, _Outcome()).needed = False
+    return found
+
+
+def _of_source(history: History, group: str, topic: str) -> _Outcomes:
+    """A record may be passed over, and a word of an end changes but a count: none is needed."""
+    found: _Outcomes = {}
+    for partition, log in history.log(topic):
+        for received in log:
+            found[partition.partition, received.offset] = _Outcome(needed=False)
+    if topic != history.topics.control(group):
+        for at, positions in source_submissions(history, group).items():
+            found[at] = _Outcome(positions)
     return found
 
 

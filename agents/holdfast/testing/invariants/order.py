@@ -7,9 +7,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from holdfast.coordinator.engine import CALLED, Graph, Graphs, call_id
+from holdfast.coordinator.engine import (
+    CALLED,
+    OPEN_TASK_STATES,
+    TASK_ENDS,
+    Graph,
+    Graphs,
+    Node,
+    call_id,
+)
 from holdfast.schemas.errors import HoldfastError
-from holdfast.schemas.records import Ask, Event, EventType, Outcome, TaskEnvelope, TaskState
+from holdfast.schemas.records import (
+    Ask,
+    Event,
+    EventType,
+    Outcome,
+    PlanRevision,
+    TaskEnvelope,
+    TaskRow,
+    TaskState,
+)
 from holdfast.testing.evidence import BodyStart, Evidence, Excused
 from holdfast.testing.history import Attempt, Decoded, History, Result
 from holdfast.testing.invariants.results import excused
@@ -17,7 +34,8 @@ from holdfast.testing.invariants.verdict import Findings
 
 __all__ = ["dependencies_first", "order_is_kept"]
 
-FINISHED = frozenset({TaskState.SUCCEEDED, TaskState.SKIPPED})
+FINISHED = frozenset({TaskState.SUCCEEDED, TaskState.SKIPPED, TaskState.CANCELLED})
+"""In a run that goes on, what a change of its plan cancelled counts as skipped."""
 BEGINS = frozenset({EventType.TASK_DISPATCHED, EventType.TASK_EXPANDED})
 
 
@@ -25,8 +43,10 @@ def dependencies_first(history: History, _evidence: Evidence, found: Findings) -
     """A task starts only after all it depends on is committed.
 
     In the events of a run every `task.dispatched` and `task.expanded` stands behind the success
-    (or skip) of each task that the plan lets it depend on; an item's behind those of its map, and
-    behind its map's expansion; a called task's behind the ask of its caller. (That no body starts
+    (or skip) of each task that the plan, as it is then, lets it depend on (of as many as its join
+    asks for); an item's behind those of its map, and behind its map's expansion; a called task's
+    behind the ask of its caller. A run succeeds when all tasks of its last plan have ended, items
+    and rounds too, and none of those that no other waits for has failed. (That no body starts
     before its task record is committed, which is in one commit with that event, is I5.)
     """
     graphs = Graphs(limit=1_000)
@@ -37,11 +57,16 @@ def dependencies_first(history: History, _evidence: Evidence, found: Findings) -
             body = event.body
             if body.plan is not None:
                 graph = _graph(graphs, body.plan, event, found)
+            if body.revision is not None:
+                graph = _changed(graphs, graph, body.revision, event, found)
+            if body.type is EventType.RUN_SUCCEEDED and graph is not None:
+                _all_ended(graph, states, event, found)
             if body.task is None:
                 continue
             if body.type in BEGINS and graph is not None:
                 if body.task.task_id.startswith(CALLED):
-                    _called(history, event, found)
+                    if not _folds(graph, states, body.task):
+                        _called(history, event, found)
                 else:
                     _looked_for(graph, states, run_id, event, found)
             states[body.task.task_id] = body.task.state
@@ -55,8 +80,53 @@ def _graph(graphs: Graphs, plan: str, event: Decoded[Event], found: Findings) ->
         return None
 
 
+def _all_ended(
+    graph: Graph, states: Mapping[str, TaskState], event: Decoded[Event], found: Findings
+) -> None:
+    found.looked("plans of runs that succeeded")
+    for name in graph.nodes:
+        state = states.get(name, TaskState.PENDING)
+        if state not in TASK_ENDS:
+            found.violated(f"{event.body.run_id} succeeded while {name!r} was {state}", event.place)
+    for name in graph.sinks:
+        if states.get(name) is TaskState.FAILED:
+            found.violated(f"{event.body.run_id} succeeded although {name!r} failed", event.place)
+    for task_id, state in states.items():
+        # A task that a handler called may be about to end: its caller does not wait for it.
+        if state in OPEN_TASK_STATES and not task_id.startswith(CALLED):
+            found.violated(f"{event.body.run_id} left {task_id!r} {state}", event.place)
+
+
+def _folds(graph: Graph, states: Mapping[str, TaskState], row: TaskRow) -> bool:
+    """Whether a task that no plan has is one of the reducer of a map that is open."""
+    return any(
+        (reducer := graph.nodes[name].reducer) is not None
+        and (reducer.agent, reducer.task) == (row.agent, row.task)
+        and states.get(name) is TaskState.EXPANDED
+        for name in graph.maps
+    )
+
+
+def _changed(
+    graphs: Graphs,
+    graph: Graph | None,
+    revision: PlanRevision,
+    event: Decoded[Event],
+    found: Findings,
+) -> Graph | None:
+    if graph is None:
+        return None
+    found.looked("changes of plans")
+    try:
+        return graphs.grown(graph, revision)
+    except HoldfastError as error:
+        found.violated(f"{event.body.run_id}: its plan cannot be changed so: {error}", event.place)
+        return None
+
+
 def _called(history: History, event: Decoded[Event], found: Findings) -> None:
-    """The first attempt of a called task follows from the ask of a handler."""
+    """The first attempt of a called task follows from the ask of a handler, or, where that came in
+    a pause, from what ended the pause."""
     row, cause = event.body.task, event.body.cause
     assert row is not None
     if row.attempt != 1:
@@ -64,7 +134,14 @@ def _called(history: History, event: Decoded[Event], found: Findings) -> None:
     found.looked("calls")
     given = None if cause is None else history.input_at.get((cause.partition, cause.offset))
     ask = None if given is None else given.body.body
-    if not isinstance(ask, Ask) or call_id(ask) != row.task_id:
+    if isinstance(ask, Ask) and call_id(ask) == row.task_id:
+        return
+    if not any(
+        given.body.run_id == event.body.run_id
+        and isinstance(given.body.body, Ask)
+        and call_id(given.body.body) == row.task_id
+        for given in history.inputs
+    ):
         found.violated(f"{event.body.run_id}/{row.task_id} was called by nobody", event.place)
 
 
@@ -83,9 +160,11 @@ def _looked_for(
         found.violated(f"{run_id}/{task_id} is not in the plan", event.place)
         return
     found.looked("starts")
+    if node.join != "all":
+        _joined(node, states, event, found)
     for dependency in node.dependencies:
         found.looked("dependencies")
-        if states.get(dependency) not in FINISHED:
+        if node.join == "all" and states.get(dependency) not in FINISHED:
             found.violated(
                 f"{run_id}/{task_id} was started while {dependency!r} was "
                 f"{states.get(dependency, TaskState.PENDING)}",
@@ -93,6 +172,23 @@ def _looked_for(
             )
     if item and states.get(name) is not TaskState.EXPANDED:
         found.violated(f"{run_id}/{task_id} was started before its map", event.place)
+
+
+def _joined(
+    node: Node, states: Mapping[str, TaskState], event: Decoded[Event], found: Findings
+) -> None:
+    """A task that does not wait for all starts when it has what it needs."""
+    found.looked("joins")
+    known = [states.get(name) for name in node.dependencies]
+    succeeded = known.count(TaskState.SUCCEEDED)
+    needed = node.join if isinstance(node.join, int) else 1
+    failed = known.count(TaskState.FAILED) if node.join == "any" else 0
+    if succeeded + failed < needed:
+        found.violated(
+            f"{event.body.run_id}/{node.id} was started when {succeeded} of "
+            f"{len(known)} had succeeded (join: {node.join})",
+            event.place,
+        )
 
 
 # --- I13 ---------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from holdfast.coordinator.engine import CLOSED_KIND, closed_key
 from holdfast.schemas.codec import decode
 from holdfast.schemas.records import (
     Accepted,
+    AskEntry,
     ControlEnvelope,
     DeadLetter,
     Failed,
@@ -20,6 +21,7 @@ from holdfast.schemas.records import (
     Parked,
     RunEntry,
     SchemaEntry,
+    SignalEntry,
     SlotOffset,
     TaskEntry,
     TaskEnvelope,
@@ -27,9 +29,12 @@ from holdfast.schemas.records import (
 from holdfast.testing.evidence import Evidence, StateHash
 from holdfast.testing.history import Attempt, History, JournalEntry
 from holdfast.testing.invariants.rerun import Rerun, Rerunner
+from holdfast.testing.invariants.schedules import same_schedules
 from holdfast.testing.invariants.verdict import Findings
 
 __all__ = ["same_decisions", "same_state", "state_digest"]
+
+OF_RUNS = (RunEntry, TaskEntry, ListChunk, AskEntry, SignalEntry)
 
 _RERUNS: WeakKeyDictionary[History, dict[str, Rerun]] = WeakKeyDictionary()
 """I3 and I11 look at the same reruns."""
@@ -125,8 +130,10 @@ def _effects(history: History, found: Findings) -> None:
                     found.violated(f"{_word(sent)} was decided and is not on the topic", where)
 
 
-def _word(control: ControlEnvelope) -> tuple[str, str, int, str]:
-    return control.run_id, control.task_id, control.attempt, control.action
+def _word(control: ControlEnvelope) -> tuple[str, str, int, str, str]:
+    """Return what tells one word from another."""
+    reply = "" if control.reply is None else repr(control.reply)
+    return control.run_id, control.task_id, control.attempt, control.action, reply
 
 
 def _same_task(
@@ -149,7 +156,7 @@ def _journaled(history: History, found: Findings) -> None:
     for entries in _coordinator_journal(history):
         reached: dict[str, int] = defaultdict(int)
         for entry in entries:
-            if not isinstance(entry.body, RunEntry | TaskEntry | ListChunk):
+            if not isinstance(entry.body, OF_RUNS):
                 continue
             run_id = entry.key.split("/", 2)[1]
             rerun = known.get(run_id)
@@ -303,6 +310,7 @@ def _same_as_rerun(
         kind, run_id, name = (*key.split("/", 2), "", "")[:3]
         if kind == "run":
             journaled[run_id][name] = entry
+    same_schedules(history, found)
     for run_id, rerun in reruns(history).items():
         if rerun.problem is not None or rerun.unjudged:
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from holdfast.bus.port import Position
@@ -36,6 +36,8 @@ from holdfast.schemas.codec import decode
 from holdfast.schemas.documents import DocumentCodec
 from holdfast.schemas.errors import HoldfastError, UnknownSchema
 from holdfast.schemas.plan import PlanDocument
+from holdfast.schemas.plan_change import PlanChangeDocument
+from holdfast.schemas.plan_versions import ResolvedChange, resolve_change
 from holdfast.schemas.records import (
     Ask,
     AskEntry,
@@ -45,6 +47,7 @@ from holdfast.schemas.records import (
     Event,
     EventType,
     Manifest,
+    PlanAsk,
     RunAsk,
     RunEntry,
     TaskEntry,
@@ -155,6 +158,9 @@ class Rerunner:
                 return self._answered(rerun, found, event)
             found = found.arrival
         inputs: list[Input] = [found, Broken(found.entity, found, event.body.message)]
+        if isinstance(found.envelope.body, Ask) and found.resolved is not None:
+            # An agent may have published itself only after the ask for it was answered.
+            inputs.insert(1, replace(found, problem=event.body.message, resolved=None))
         return self._first_that_fits(rerun, iter(inputs), events, at)
 
     def _arrival(self, event: Event) -> Arrival | Unreadable | None:
@@ -180,7 +186,7 @@ class Rerunner:
             None if isinstance(resolved, str) else resolved,
         )
 
-    def _resolved(self, body: object) -> ResolvedTask | ResolvedPlan | str | None:
+    def _resolved(self, body: object) -> ResolvedTask | ResolvedPlan | ResolvedChange | str | None:
         """Return what agents said of what an ask names; as text, why it cannot be."""
         what = body.what if isinstance(body, Ask) else None
         if isinstance(what, CallAsk):
@@ -189,6 +195,12 @@ class Rerunner:
         if isinstance(what, RunAsk):
             try:
                 return resolve(PlanDocument.from_json(what.plan), self._manifests, self._schema)
+            except HoldfastError as error:
+                return str(error)
+        if isinstance(what, PlanAsk):
+            try:
+                change = PlanChangeDocument.from_json(what.change)
+                return resolve_change(change, self._manifests, self._schema)
             except HoldfastError as error:
                 return str(error)
         return None

@@ -9,6 +9,8 @@ from holdfast.bus.port import Position
 from holdfast.coordinator.engine import TASK_ENDS, TASK_TRANSITIONS
 from holdfast.schemas.records import (
     Accepted,
+    Ask,
+    ControlAction,
     Event,
     EventType,
     Outcome,
@@ -56,11 +58,12 @@ def once_each(history: History, evidence: Evidence, found: Findings) -> None:
     and before any result tells of it; none of its bodies starts after that record, no handler
     after its attempt's result (by commit number where that is known, else by wall time of one
     machine; stopped processes are excused). At an outside ledger that honours idempotency keys no
-    effect is applied twice.
+    effect is applied twice. What a handler waits for is asked once and answered once at most.
     """
     for run_id, events in history.events_of.items():
         _task_rows(history, run_id, events, found)
     _one_answer_each(history, found)
+    _one_reply_per_ask(history, found)
     journaled = _one_record_per_step(history, found)
     _told_steps_are_journaled(history, journaled, found)
     _no_body_after(history, evidence, journaled, found)
@@ -219,6 +222,32 @@ def _no_body_after(
             )
 
 
+def _one_reply_per_ask(history: History, found: Findings) -> None:
+    asked: Counter[tuple[str, ...]] = Counter()
+    for given in history.inputs:
+        ask = given.body.body
+        if isinstance(ask, Ask) and not history.misplaced(given.received):
+            found.looked("asks")
+            where = (given.body.run_id, ask.task_id, ask.name, ask.key)
+            asked[where] += 1
+            if asked[where] > 1:
+                found.violated(f"{'/'.join(where)} was asked {asked[where]} times", given.place)
+    answered: set[tuple[str, ...]] = set()
+    whole = history.whole(history.topics.coordinator)
+    for agent in history.agents:
+        for control in history.control(agent):
+            reply = control.body.reply
+            if reply is None or history.misplaced(control.received):
+                continue
+            found.looked("answers to asks")
+            where = (control.body.run_id, control.body.task_id, reply.name, reply.key)
+            if where in answered:
+                found.violated(f"{'/'.join(where)} was answered twice", control.place)
+            if where not in asked and whole:
+                found.violated(f"{'/'.join(where)} was answered, and never asked", control.place)
+            answered.add(where)
+
+
 # --- I5 ----------------------------------------------------------------------------------------
 
 
@@ -292,6 +321,8 @@ def _causes_of_tasks(history: History, evidence: Evidence, found: Findings) -> N
     for agent in history.agents:
         for control in history.control(agent):
             found.looked("words about tasks")
+            if control.body.action is ControlAction.DELETE_STATE:
+                continue  # an operator's, about an order key
             if control.body.run_id not in history.events_of and whole:
                 found.violated(f"a word about unknown run {control.body.run_id}", control.place)
 

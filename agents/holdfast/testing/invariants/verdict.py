@@ -17,7 +17,7 @@ VIOLATIONS_MAX = 200
 
 
 class Violation(NamedTuple):
-    """`invariant`: "I1" ... "I13"; `what` is wrong; `where`: a place on the bus, or a name."""
+    """`invariant`: "I1" ... "I14"; `what` is wrong; `where`: a place on the bus, or a name."""
 
     invariant: str
     what: str

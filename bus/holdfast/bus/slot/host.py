@@ -37,6 +37,8 @@ class SlotSettings:
 
     `group` and all topics are whole names, with the namespace. `topics` have equal partition
     counts, and `journal` has as many. `stop_grace_s`: how long a stop lets handlers finish.
+    `from_end`: of `topics`, those that a slot begins at the end of, where it never was before; at
+    the others it begins with the first record that there is.
     """
 
     group: str
@@ -44,6 +46,7 @@ class SlotSettings:
     journal: str
     identity: ProcessIdentity
     stop_grace_s: float = 10.0
+    from_end: frozenset[str] = frozenset()
 
 
 class SlotHost:
@@ -92,6 +95,7 @@ class SlotHost:
             settings.journal,
             partitions,
             self._factory,
+            settings.from_end,
         )
         self._ownership = Ownership(settings.group, context, self._fail)
         self._subscription = await self._environment.bus.subscribe(

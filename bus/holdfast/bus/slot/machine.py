@@ -94,6 +94,10 @@ class SlotControl(Protocol):
         """Raise `Rejected` if the bus would not take `record`. No I/O."""
         ...
 
+    def owns(self, key: bytes) -> bool:
+        """Tell whether records of this key belong to the slot's partition."""
+        ...
+
     def misplaced(self, received: Received) -> Record | None:
         """Return the record that forwards `received` to the partition its key belongs to.
 

@@ -54,6 +54,7 @@ class SlotContext:
     journal_topic: str
     partitions: int
     factory: MachineFactory
+    from_end: frozenset[str] = frozenset()
 
 
 class OwnedSlot:
@@ -104,11 +105,13 @@ class OwnedSlot:
         """See `SlotControl`."""
         self._commits.check(record)
 
+    def owns(self, key: bytes) -> bool:
+        """See `SlotControl`."""
+        return partition_for(key, self._context.partitions) == self.slot.partition
+
     def misplaced(self, received: Received) -> Record | None:
         """See `SlotControl`."""
-        if received.key is None:
-            return None
-        if partition_for(received.key, self._context.partitions) == self.slot.partition:
+        if received.key is None or self.owns(received.key):
             return None
         metrics.FORWARDED.labels(self.slot.group).inc()
         return Record(received.topic, received.key, received.value, received.headers)
@@ -303,6 +306,8 @@ class OwnedSlot:
                     "(`holdfast topics check`); nothing was skipped."
                 )
             positions[partition.topic] = known if known >= 0 else begin
+            if known < 0 and partition.topic in self._context.from_end:
+                positions[partition.topic] = (await bus.end_offsets([partition]))[partition]
         return positions
 
     async def _work(self) -> None:

@@ -62,10 +62,11 @@ def agents(context: typer.Context, json: AsJson = False) -> int:
                 str(agent.concurrency),
                 ", ".join(task["name"] for task in agent.tasks),
                 f"{duration(max(0, now_ms - agent.seen_ms))} ago",
+                ", ".join(f"{row['name']} {row['state']}" for row in agent.breakers) or "-",
             )
             for agent in found
         ]
-        headers = ("AGENT", "INSTANCE", "VERSION", "PLACES", "TASKS", "SEEN")
+        headers = ("AGENT", "INSTANCE", "VERSION", "PLACES", "TASKS", "SEEN", "BREAKERS")
         print_table(headers, rows, "No agent has published itself.")
         return ExitCode.OK
 

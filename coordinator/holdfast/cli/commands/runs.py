@@ -1,13 +1,18 @@
-"""`submit`, `runs`, `run show|history|cancel|pause|resume`, `why`."""
+"""`submit`, `runs`, `run show|history|plan|cancel|pause|resume`, `why`."""
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.cli.failures import BadInput, ExitCode, NotThere
+from holdfast.cli.commands import plans
+from holdfast.cli.commands.finding import find_run, open_run_key, read_with
+from holdfast.cli.commands.telling import history, why
+from holdfast.cli.commands.waiting import read_surroundings
+from holdfast.cli.failures import BadInput, ExitCode
 from holdfast.cli.inputs import parse_input
 from holdfast.cli.invocation import Invocation, invocation_of
 from holdfast.cli.printing import (
@@ -31,7 +36,7 @@ __all__ = ["print_receipt", "register"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", show_default=False)]
-Reason = Annotated[str, typer.Option(help="Why, for the audit trail.")]
+Because = Annotated[str, typer.Option("--reason", help="Why, for the audit trail.")]
 ACCEPTED_WAIT_S = 3.0
 """How long `submit` waits to hear of a refusal."""
 
@@ -44,6 +49,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Look at one run, and steer it.", no_args_is_help=True)
     group.command()(show)
     group.command()(history)
+    group.command("plan")(plans.plan)
     group.command()(cancel)
     group.command()(pause)
     group.command()(resume)
@@ -66,6 +72,12 @@ def submit(
     deadline: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Stands over the plan's own.")
     ] = None,
+    start_at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Not before; ISO 8601 with a time zone.")
+    ] = None,
+    start_in: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Not before so long from now.")
+    ] = None,
     wait: Annotated[bool, typer.Option(help="Show progress and print the result.")] = False,
     timeout: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Wait no longer than this.")
@@ -77,11 +89,20 @@ def submit(
     if timeout is not None and not wait:
         raise BadInput("--timeout belongs to --wait")
     value = parse_input(input or [])
+    if start_at is not None and start_in is not None:
+        raise BadInput("give --start-at or --start-in, not both")
+    at = None if start_at is None else _moment(start_at)
 
     async def execute(invocation: Invocation) -> int:
         async with invocation.client() as client:
             run = await client.submit(
-                work, value, run_id=run_id, order_key=order_key, deadline_s=deadline
+                work,
+                value,
+                run_id=run_id,
+                order_key=order_key,
+                deadline_s=deadline,
+                start_at=at,
+                start_in=None if start_in is None else timedelta(seconds=start_in),
             )
             if not wait:
                 await _accepted(run)
@@ -91,6 +112,17 @@ def submit(
 
     invocation = invocation_of(context)
     return invocation.run(execute(invocation))
+
+
+def _moment(text: str) -> datetime:
+    example = "write 2026-11-27T18:00:00+01:00, for instance"
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadInput(f"--start-at {text!r} is no moment; {example}") from None
+    if at.tzinfo is None:
+        raise BadInput(f"--start-at {text!r} has no time zone; {example}")
+    return at
 
 
 def _work(plan: Path | None, task: str | None) -> PlanDocument | str:
@@ -202,7 +234,7 @@ def list_runs(
             note(f"More: holdfast runs --after {token}")
         return ExitCode.OK
 
-    return _read(context, execute)
+    return read_with(context, execute)
 
 
 def _states(names: list[str]) -> tuple[Any, ...]:
@@ -252,25 +284,29 @@ def show(
     from holdfast.coordinator.projection import list_tasks
 
     async def execute(reading: Reading) -> int:
-        run = await _find(reading, run_id)
+        run = await find_run(reading, run_id)
         tasks = await reading.ask(lambda c: list_tasks(c, run_id, items_of=items))
         if json:
             print_json(await _run_whole(reading, run, tasks))
             return ExitCode.OK
         await _print_run(reading, run)
+        around = await read_surroundings(reading, run_id, is_open=run.finished_ms is None)
+        around.print(reading.now_ms)
         print_lines("")
         rows = [_task_row(task) for task in tasks]
         print_table(("TASK", "AGENT", "STATE", "ATTEMPT", "TOOK", ""), rows, "No task has begun.")
         return ExitCode.OK
 
-    return _read(context, execute)
+    return read_with(context, execute)
 
 
 async def _run_whole(reading: Reading, run: RunView, tasks: list[TaskView]) -> dict[str, Any]:
     from holdfast.cli.documents import payload_document, run_document, task_document
 
+    around = await read_surroundings(reading, run.run_id, is_open=run.finished_ms is None)
     async with reading.decoder() as decode:
         whole = run_document(run)
+        whole |= await around.document(decode)
         whole["input"] = await payload_document(run.input, decode)
         whole["output"] = await payload_document(run.output, decode)
         whole["resolved_plan"] = run.plan
@@ -298,6 +334,14 @@ async def _print_run(reading: Reading, run: RunView) -> None:
         f"by      {run.submitted_by}",
         f"input   {clip(shown(given))}",
     ]
+    if run.parent is not None:
+        lines.append(f"parent  {run.parent[0]}, task {run.parent[1]}")
+    if run.plan_version > 1:
+        lines.append(f"plan    version {run.plan_version}: see `holdfast run plan {run.run_id}`")
+    if run.predecessor is not None:
+        lines.append(f"after   {run.predecessor}")
+    if run.successor is not None:
+        lines.append(f"next    {run.successor}")
     if run.origin != run.run_id:
         lines.append(f"origin  {run.origin}")
     if run.order_key is not None:
@@ -320,11 +364,15 @@ def _task_row(task: TaskView) -> tuple[str, ...]:
         )
     elif task.failure is not None:
         told = clip(task.failure["message"], 60)
+    elif task.child is not None:
+        told = f"run {task.child}"
+    elif task.caller is not None:
+        told = f"called by {task.caller}"
     elif task.steps:
         told = f"{len(task.steps)} steps"
     return (
         task.task_id,
-        f"{task.agent}.{task.task}",
+        f"{task.agent}.{task.task}" if task.agent else f"plan {task.task}",
         task.state.value,
         str(task.attempt),
         duration(took),
@@ -332,88 +380,31 @@ def _task_row(task: TaskView) -> tuple[str, ...]:
     )
 
 
-def history(
-    context: typer.Context,
-    run_id: RunId,
-    limit: Annotated[int, typer.Option(min=1, max=100_000)] = 1_000,
-    json: AsJson = False,
-) -> int:
-    """Show everything that happened to a run, in order."""
-    from holdfast.coordinator.projection import list_history
-
-    async def execute(reading: Reading) -> int:
-        await _find(reading, run_id)
-        entries = await reading.ask(lambda c: list_history(c, run_id, limit=limit))
-        if json:
-            from holdfast.cli.documents import history_document
-
-            print_json({"run_id": run_id, "events": [history_document(e) for e in entries]})
-            return ExitCode.OK
-        rows = [
-            (
-                moment(entry.at_ms),
-                entry.type,
-                entry.task_id or "",
-                "" if not entry.attempt else str(entry.attempt),
-                clip(entry.message, 80),
-            )
-            for entry in entries
-        ]
-        print_table(("WHEN", "WHAT", "TASK", "ATTEMPT", ""), rows, "Nothing yet.")
-        return ExitCode.OK
-
-    return _read(context, execute)
-
-
-def why(context: typer.Context, run_id: RunId, json: AsJson = False) -> int:
-    """Say why a run stands where it stands, and what would help."""
-    from holdfast.coordinator.projection import why as query
-
-    async def execute(reading: Reading) -> int:
-        run = await _find(reading, run_id)
-        reasons = await reading.ask(lambda c: query(c, run_id, reading.now_ms)) or []
-        if json:
-            from holdfast.cli.documents import reason_document
-
-            print_json(
-                {
-                    "run_id": run_id,
-                    "state": run.state.value,
-                    "reasons": [reason_document(reason) for reason in reasons],
-                }
-            )
-            return ExitCode.OK
-        print_lines(f"run {run_id} is {run.state.value}")
-        for reason in reasons:
-            print_lines(f"  {reason.subject + ': ' if reason.subject else ''}{reason.text}")
-            if reason.remedy:
-                print_lines(f"    -> {reason.remedy}")
-        return ExitCode.OK
-
-    return _read(context, execute)
-
-
 # --- steering ----------------------------------------------------------------------------------
 
 
-def cancel(context: typer.Context, run_id: RunId, reason: Reason = "", json: AsJson = False) -> int:
+def cancel(
+    context: typer.Context, run_id: RunId, reason: Because = "", json: AsJson = False
+) -> int:
     """End a run: what runs is told to stop."""
     return _steer(context, run_id, "cancel", reason, json=json)
 
 
-def pause(context: typer.Context, run_id: RunId, reason: Reason = "", json: AsJson = False) -> int:
+def pause(context: typer.Context, run_id: RunId, reason: Because = "", json: AsJson = False) -> int:
     """Hand out nothing new of a run; what runs goes on."""
     return _steer(context, run_id, "pause", reason, json=json)
 
 
-def resume(context: typer.Context, run_id: RunId, reason: Reason = "", json: AsJson = False) -> int:
+def resume(
+    context: typer.Context, run_id: RunId, reason: Because = "", json: AsJson = False
+) -> int:
     """Go on with a paused run."""
     return _steer(context, run_id, "resume", reason, json=json)
 
 
 def _steer(context: typer.Context, run_id: str, action: str, reason: str, *, json: bool) -> int:
     async def execute(invocation: Invocation) -> int:
-        order_key = await _open_run_key(invocation, run_id)
+        order_key = await open_run_key(invocation, run_id)
         async with invocation.client() as client:
             run = await client.run(run_id, order_key)
             commands = {"cancel": run.cancel, "pause": run.pause, "resume": run.resume}
@@ -425,17 +416,6 @@ def _steer(context: typer.Context, run_id: str, action: str, reason: str, *, jso
     return invocation.run(execute(invocation))
 
 
-async def _open_run_key(invocation: Invocation, run_id: str) -> str | None:
-    """Return the order key of a run that is open; raises `NotThere`, `BadInput`."""
-    from holdfast.cli.reading import reading
-
-    async with reading(invocation) as opened:
-        run = await _find(opened, run_id)
-    if run.finished_ms is not None:
-        raise BadInput(f"run {run_id!r} is closed ({run.state}): it takes no more commands")
-    return run.order_key
-
-
 def print_receipt(run_id: str, receipt: CommandReceipt, *, json: bool) -> None:
     """Say that a command was accepted."""
     if not json:
@@ -443,32 +423,3 @@ def print_receipt(run_id: str, receipt: CommandReceipt, *, json: bool) -> None:
         return
     position = {"partition": receipt.position.partition, "offset": receipt.position.offset}
     print_json({"run_id": run_id, "command_id": receipt.command_id, "position": position})
-
-
-# --- how ---------------------------------------------------------------------------------------
-
-
-def _read(context: typer.Context, execute: Any) -> int:
-    from holdfast.cli.reading import reading
-
-    invocation = invocation_of(context)
-
-    async def work() -> int:
-        async with reading(invocation) as opened:
-            return int(await execute(opened))
-
-    return invocation.run(work())
-
-
-async def _find(reading: Reading, run_id: str) -> RunView:
-    from holdfast.coordinator.projection import find_run
-
-    found = await reading.ask(lambda connection: find_run(connection, run_id))
-    if found is not None:
-        return found
-    if waiting := await reading.waiting():
-        raise NotThere(
-            f"no coordinator has taken in a run {run_id!r} yet, and {waiting} records wait for "
-            "one: is one running? (`holdfast doctor`)"
-        )
-    raise NotThere(f"no run {run_id!r} on this bus and namespace; see `holdfast runs`")

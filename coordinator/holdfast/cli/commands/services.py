@@ -1,4 +1,4 @@
-"""`dev`, `agent`, `coordinator`: the commands that run something."""
+"""`dev`, `agent`, `source`, `coordinator`: the commands that run something."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(dev)
     app.command()(agent)
+    app.command()(source)
     app.command()(coordinator)
 
 
@@ -45,7 +46,7 @@ def dev(
     fresh: Annotated[bool, typer.Option(help="Begin with an empty embedded bus.")] = False,
     json: Annotated[bool, typer.Option(help="Print the result of --run as JSON.")] = False,
 ) -> int:
-    """Run the coordinator and all agents of some modules on this machine."""
+    """Run the coordinator and all agents and sources of some modules on this machine."""
     from holdfast.cli.dev import DevOptions, run_dev
     from holdfast.cli.inputs import parse_input
     from holdfast.cli.service import run_loop
@@ -81,6 +82,37 @@ def agent(
             environment,
             served,
             AgentSettings(
+                instance=options.instance_name(),
+                partitions=settings.topic_partitions,
+                namespace=settings.namespace,
+                blobs=settings.blobs,
+            ),
+        )
+
+    return serve(invocation, options, build)
+
+
+def source(
+    context: typer.Context,
+    target: Annotated[str, typer.Argument(metavar="MODULE:NAME", show_default=False)],
+    instance: Instance = None,
+    metrics_port: MetricsPort = None,
+) -> int:
+    """Run one source as a service: a run for each record of its topic."""
+    from holdfast.cli.modules import find_source
+    from holdfast.cli.service import ServiceOptions, serve
+    from holdfast.sources import SourceRuntime, SourceSettings
+
+    invocation = invocation_of(context)
+    settings = invocation.settings
+    served = find_source(target)
+    options = ServiceOptions(f"source {served.name}", instance, metrics_port)
+
+    def build(environment: Environment) -> Service:
+        return SourceRuntime(
+            environment,
+            served,
+            SourceSettings(
                 instance=options.instance_name(),
                 partitions=settings.topic_partitions,
                 namespace=settings.namespace,

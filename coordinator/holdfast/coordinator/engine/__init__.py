@@ -15,13 +15,15 @@ from holdfast.coordinator.engine.effects import (
     Need,
     Park,
     Reaction,
+    Report,
     SendControl,
     SendTask,
     Store,
     Tell,
 )
 from holdfast.coordinator.engine.engine import Engine, Kind, View
-from holdfast.coordinator.engine.graph import Graph, Graphs, Node, compile_graph
+from holdfast.coordinator.engine.graph import Drop, Graph, Node, compile_graph
+from holdfast.coordinator.engine.graphs import Graphs
 from holdfast.coordinator.engine.inputs import (
     Arrival,
     Broken,
@@ -34,6 +36,7 @@ from holdfast.coordinator.engine.limits import EngineLimits
 from holdfast.coordinator.engine.markers import eviction_due_ms
 from holdfast.coordinator.engine.run.asks import ask_name
 from holdfast.coordinator.engine.run.calls import call_id
+from holdfast.coordinator.engine.schedule import SCHEDULE_TRANSITIONS
 from holdfast.coordinator.engine.state import (
     CALLED,
     CLOSED_KIND,
@@ -60,12 +63,14 @@ __all__ = [
     "OPEN_TASK_STATES",
     "RUN_ENDS",
     "RUN_TRANSITIONS",
+    "SCHEDULE_TRANSITIONS",
     "TASK_ENDS",
     "TASK_TRANSITIONS",
     "Arrival",
     "Broken",
     "Continuation",
     "Documents",
+    "Drop",
     "Effect",
     "Emit",
     "Engine",
@@ -84,6 +89,7 @@ __all__ = [
     "Overlay",
     "Park",
     "Reaction",
+    "Report",
     "SendControl",
     "SendTask",
     "State",

@@ -13,6 +13,8 @@ from holdfast.schemas.records import (
     DeadLetter,
     Event,
     Marker,
+    RunEnded,
+    SourceSlot,
     TaskEnvelope,
 )
 
@@ -24,6 +26,7 @@ __all__ = [
     "Need",
     "Park",
     "Reaction",
+    "Report",
     "SendControl",
     "SendTask",
     "Store",
@@ -71,7 +74,15 @@ class Tell:
     envelope: CoordinatorEnvelope
 
 
-Effect: TypeAlias = Emit | SendTask | SendControl | Park | Tell
+@dataclass(slots=True)
+class Report:
+    """Tell the source that submitted a run that it has ended, or will not be."""
+
+    source: SourceSlot
+    ended: RunEnded
+
+
+Effect: TypeAlias = Emit | SendTask | SendControl | Park | Tell | Report
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from holdfast.coordinator.engine.audit import StateKind
 from holdfast.coordinator.engine.effects import Reaction
-from holdfast.coordinator.engine.graph import Graphs
+from holdfast.coordinator.engine.graphs import Graphs
 from holdfast.coordinator.engine.inputs import Eviction, Input
 from holdfast.coordinator.engine.limits import EngineLimits
 from holdfast.coordinator.engine.markers import evict
 from holdfast.coordinator.engine.run import EvaluatedLists, RunKind, Scope
+from holdfast.coordinator.engine.schedule import ScheduleKind
 from holdfast.coordinator.engine.state import Overlay, State, closed_key
 from holdfast.coordinator.engine.values import Blocked, Values
 from holdfast.schemas.records import Marker
@@ -74,7 +76,11 @@ class Engine:
 
     def __init__(self, limits: EngineLimits, values: Values, graphs: Graphs) -> None:
         self._limits = limits
-        kinds: list[Kind] = [RunKind(Scope(limits, values, graphs, EvaluatedLists()))]
+        kinds: list[Kind] = [
+            RunKind(Scope(limits, values, graphs, EvaluatedLists())),
+            StateKind(),
+            ScheduleKind(),
+        ]
         self._kinds = {kind.name: kind for kind in kinds}
 
     def react(self, view: View, input_: Input, now_ms: int) -> Reaction:
@@ -86,7 +92,8 @@ class Engine:
         if isinstance(input_, Eviction):
             return evict(view.state.closed, overlay, now_ms, self._limits)
         kind, _, entity_id = input_.entity.partition("/")
-        marker = view.marker(closed_key(entity_id))
+        # Runs leave markers; the id of a schedule may be that of a run.
+        marker = view.marker(closed_key(entity_id)) if kind == RunKind.name else None
         try:
             return self._kinds[kind].react(overlay, marker, input_, now_ms)
         except Blocked as blocked:

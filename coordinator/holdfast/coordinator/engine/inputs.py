@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from holdfast.schemas.records import Cause, CoordinatorEnvelope
+from holdfast.schemas.plan_versions import ResolvedChange
+from holdfast.schemas.records import Cause, CoordinatorEnvelope, StateDeletion
 from holdfast.schemas.resolution import ResolvedPlan, ResolvedTask
+from holdfast.schemas.schedules import SCHEDULE_PREFIX
 
 __all__ = ["Arrival", "Broken", "Continuation", "Eviction", "Input", "TimerDue"]
 
@@ -17,9 +19,9 @@ class Arrival:
 
     `record_key` is the key it came under. `problem` says why a submission cannot be run, or what an
     ask calls cannot be called (found by the service, which knows the agents); `resolved`: what the
-    agents say of the task or plan that an ask names. `events_from` is a lower bound of the place of
-    an event that is written now. `buried`: the record that a result speaks of could not be read,
-    and stands whole in the dead letters already.
+    agents say of the task, plan or change that an ask names. `events_from` is a lower bound of the
+    place of an event that is written now. `buried`: the record that a result speaks of could not be
+    read, and stands whole in the dead letters already.
     """
 
     envelope: CoordinatorEnvelope
@@ -28,12 +30,15 @@ class Arrival:
     problem: str | None = None
     events_from: int = 0
     buried: bool = False
-    resolved: ResolvedPlan | ResolvedTask | None = None
+    resolved: ResolvedPlan | ResolvedTask | ResolvedChange | None = None
 
     @property
     def entity(self) -> str:
         """The key of the entity it is for."""
-        return f"run/{self.envelope.run_id}"
+        if isinstance(self.envelope.body, StateDeletion):
+            return self.envelope.run_id
+        name = self.envelope.run_id
+        return name if name.startswith(SCHEDULE_PREFIX) else f"run/{name}"
 
 
 @dataclass(frozen=True, slots=True)

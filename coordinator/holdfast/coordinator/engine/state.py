@@ -22,21 +22,35 @@ from typing import TypeAlias
 from holdfast.schemas.codec import decode, encode
 from holdfast.schemas.records import (
     AskEntry,
+    AskKind,
     CoordinatorJournal,
+    FiringCause,
+    FiringEntry,
     ListChunk,
     Marker,
     Parked,
+    PlanRevision,
     RunEntry,
+    ScheduleEntry,
+    ScheduleState,
     SignalAsk,
     SignalEntry,
     TaskEntry,
+    UndoEntry,
 )
 
 __all__ = [
     "ASKS",
+    "BACKFILLS",
     "CALLED",
     "CLOSED_KIND",
+    "FIRINGS",
+    "KINDS",
+    "PLANS",
+    "SCHEDULES",
     "SIGNALS",
+    "UNDO",
+    "UNDOING",
     "WAITED",
     "Closed",
     "Entity",
@@ -47,17 +61,44 @@ __all__ = [
     "group_of",
 ]
 
-Value: TypeAlias = RunEntry | TaskEntry | ListChunk | Marker | AskEntry | SignalEntry
+Value: TypeAlias = (
+    RunEntry
+    | TaskEntry
+    | ListChunk
+    | Marker
+    | AskEntry
+    | SignalEntry
+    | PlanRevision
+    | UndoEntry
+    | ScheduleEntry
+    | FiringEntry
+)
 Tally: TypeAlias = dict[tuple[str, str], int]
 
 CALLED = "~"
 """What the ids of called tasks begin with, and the group that they are counted under."""
 ASKS, SIGNALS = "ask/", "signal/"
 """What the names of asks and of signals begin with, and the groups that they are counted under."""
+UNDOING = "!"
+"""What the ids of tasks that undo others begin with, and the group that they are counted under."""
+UNDO = "undo/"
+"""What the names of what can be undone begin with, and the group they are counted under; the number
+follows."""
+PLANS = "plan/"
+"""What the names of a plan's changes begin with; the version follows."""
+FIRINGS = "run/"
+"""What the names of a schedule's open runs begin with, and the group they are counted under."""
+SCHEDULES = "schedules"
+"""The group under which schedules are counted by their state."""
+BACKFILLS = "backfill"
+"""What those of backfills are counted as, beside."""
 WAITED = "waited/"
 """The group under which asks for signals are counted by the signal's name."""
+KINDS = "kinds/"
+"""The group under which asks are counted by their kind."""
 
 CLOSED_KIND = "closed"
+_RUN = "run/"
 _MARKER_BYTES = 16
 
 
@@ -68,7 +109,9 @@ def closed_key(run_id: str) -> str:
 
 def group_of(name: str) -> str:
     """Return what a task is counted under: "" for a task of the plan, the map's id for an item,
-    `CALLED` for one that a handler called."""
+    `CALLED` for one that a handler called, `UNDOING` for one that undoes another."""
+    if name.startswith(UNDOING):
+        return UNDOING
     if name.startswith(CALLED):
         return CALLED
     head, dot, _ = name.partition(".")
@@ -78,18 +121,30 @@ def group_of(name: str) -> str:
 def counted(name: str, value: Value | None) -> Iterable[tuple[str, str]]:
     """Return the groups that a value is counted in, each with what it is counted as.
 
-    A task: by state. An ask: each ("") and by its task; for signals: by the signal's name. A
-    signal: each ("") and, while it is kept, by its name.
+    A task: by state; what undoes an item also under `!` and its map's id. An ask: each (""), by its
+    task and by its kind; for signals: by the signal's name. A signal: each ("") and, while it is
+    kept, by its name. A schedule: by state; an open run of it: each (""), and those of backfills.
     """
     if isinstance(value, TaskEntry):
-        return ((group_of(name), value.row.state),)
+        state = value.row.state
+        if name.startswith(UNDOING) and "." in name:
+            return ((UNDOING, state), (name.partition(".")[0], state))
+        return ((group_of(name), state),)
+    if isinstance(value, UndoEntry):
+        return ((UNDO, ""),)
     if isinstance(value, AskEntry):
         task, what = value.ask.task_id, value.ask.what
-        common = ((ASKS, ""), (ASKS, task))
+        common = ((ASKS, ""), (ASKS, task), (KINDS, value.kind))
         return (*common, (WAITED, what.signal)) if isinstance(what, SignalAsk) else common
     if isinstance(value, SignalEntry):
         every = (SIGNALS, "")
         return (every,) if value.taken else (every, (SIGNALS, value.signal.signal))
+    if isinstance(value, ScheduleEntry):
+        return ((SCHEDULES, value.row.state),)
+    if isinstance(value, FiringEntry):
+        firing = (FIRINGS, "")
+        backfill = value.firing.cause is FiringCause.BACKFILL
+        return (firing, (FIRINGS, BACKFILLS)) if backfill else (firing,)
     return ()
 
 
@@ -225,6 +280,12 @@ class State:
         self.closed = Closed()
         self.unfolded = 0
         """How many records of entities were decoded so far: what it cost to ask."""
+        self.open_asks: dict[str, int] = dict.fromkeys(AskKind, 0)
+        """By kind, how many there are; those that are still folded are not known yet."""
+        self.schedules: dict[str, int] = dict.fromkeys(ScheduleState, 0)
+        """The same, by state."""
+        self.runs = 0
+        """How many of the entities are runs."""
 
     def entity(self, key: str) -> Entity:
         """Return an entity; an empty one that is not kept if there is none.
@@ -236,8 +297,24 @@ class State:
             return Entity()
         if held.folded:
             self.unfolded += len(held.folded)
-            held.unfold(self._share)
+            held.unfold(self._unfold)
         return held
+
+    def _add(self, key: str) -> Entity:
+        self.runs += key.startswith(_RUN)
+        entity = self.entities[key] = Entity()
+        return entity
+
+    def _remove(self, key: str) -> None:
+        self.runs -= key.startswith(_RUN)
+        del self.entities[key]
+
+    def _unfold(self, value: Value) -> None:
+        if isinstance(value, AskEntry):
+            self.open_asks[value.kind] += 1
+        elif isinstance(value, ScheduleEntry):
+            self.schedules[value.row.state] += 1
+        self._share(value)
 
     def restore(self, key: str, data: bytes | None) -> None:
         """Take one record of the journal, in its order, before anything is asked for."""
@@ -250,31 +327,35 @@ class State:
         entity = self.entities.get(key)
         if data is not None:
             if entity is None:
-                entity = self.entities[key] = Entity()
+                entity = self._add(key)
             entity.folded[name] = data
         elif entity is not None:
             entity.folded.pop(name, None)
             if not entity.folded:
-                del self.entities[key]
+                self._remove(key)
 
     def apply(self, key: str, overlay: Overlay) -> None:
         """Make an overlay's changes part of the state; an entity without records is forgotten."""
         entity = self.entities.get(key)
         if entity is None:
-            entity = self.entities[key] = Entity()
+            entity = self._add(key)
         for name, value in overlay.changes.items():
             if value is None:
                 entity.records.pop(name, None)
             else:
                 entity.records[name] = value
         for key_counted, by in overlay.tally.items():
+            if key_counted[0] == KINDS:
+                self.open_asks[key_counted[1]] += by
+            elif key_counted[0] == SCHEDULES:
+                self.schedules[key_counted[1]] += by
             now = entity.tally.get(key_counted, 0) + by
             if now:
                 entity.tally[key_counted] = now
             else:
                 entity.tally.pop(key_counted, None)
         if not entity.records:
-            del self.entities[key]
+            self._remove(key)
 
     def apply_markers(self, markers: dict[str, Marker | None]) -> None:
         """Take over markers."""

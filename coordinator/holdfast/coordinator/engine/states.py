@@ -6,18 +6,22 @@ A run:
     (new) --> RUNNING <----> WAITING -------+
                  |
                  +--> SUCCEEDED
-                 +--> CANCELLING --> CANCELLED
-                 +--> FAILING -----> FAILED
+                 +--> CANCELLING --+--> COMPENSATING --+--> CANCELLED
+                 |                 +-------------------+
+                 +--> FAILING -----+--> COMPENSATING --+--> FAILED
+                                   +-------------------+
     The last three also from PAUSED and WAITING.
 
-A task, from PENDING (which is not journaled):
+A task, from PENDING (which is journaled only of what a handler calls in a pause):
     DISPATCHED -> SUCCEEDED | FAILED | RETRYING -> DISPATCHED ... | DEAD -> DISPATCHED (replay)
     DISPATCHED -> CANCELLING -> CANCELLED | SUCCEEDED | FAILED  (what came first holds)
-    EXPANDED   -> SUCCEEDED | FAILED | CANCELLED                (a map)
+    EXPANDED   -> SUCCEEDED | FAILED | CANCELLED                (a map, a loop, a plan)
     SKIPPED, or straight to an end where nothing needs to be sent
+    Any that has not ended -> SKIPPED | SUCCEEDED by an operator, out of DISPATCHED by CANCELLING
 
 A run that ends badly passes CANCELLING or FAILING, if only within one event: so there is one way
-to close it. CANCELLING may end FAILED when its records cannot be written.
+to close it. All that is open is ended there; then, in COMPENSATING, what had succeeded is undone,
+if there is such, and it is wanted. CANCELLING may end FAILED when its records cannot be written.
 """
 
 from __future__ import annotations
@@ -41,8 +45,9 @@ RUN_TRANSITIONS: dict[RunState, frozenset[RunState]] = {
     _R.RUNNING: frozenset({_R.PAUSED, _R.WAITING, _R.CANCELLING, _R.FAILING, _R.SUCCEEDED}),
     _R.PAUSED: frozenset({_R.RUNNING, _R.CANCELLING, _R.FAILING, _R.SUCCEEDED}),
     _R.WAITING: frozenset({_R.RUNNING, _R.PAUSED, _R.CANCELLING, _R.FAILING, _R.SUCCEEDED}),
-    _R.CANCELLING: frozenset({_R.CANCELLED, _R.FAILED}),
-    _R.FAILING: frozenset({_R.FAILED}),
+    _R.CANCELLING: frozenset({_R.COMPENSATING, _R.CANCELLED, _R.FAILED}),
+    _R.FAILING: frozenset({_R.COMPENSATING, _R.FAILED}),
+    _R.COMPENSATING: frozenset({_R.CANCELLED, _R.FAILED}),
     _R.SUCCEEDED: frozenset(),
     _R.FAILED: frozenset(),
     _R.CANCELLED: frozenset(),
@@ -50,14 +55,22 @@ RUN_TRANSITIONS: dict[RunState, frozenset[RunState]] = {
 
 TASK_TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
     _T.PENDING: frozenset(
-        {_T.DISPATCHED, _T.EXPANDED, _T.SKIPPED, _T.SUCCEEDED, _T.FAILED, _T.DEAD}
+        {
+            _T.DISPATCHED,
+            _T.EXPANDED,
+            _T.SKIPPED,
+            _T.SUCCEEDED,
+            _T.FAILED,
+            _T.DEAD,
+            _T.CANCELLED,
+        }
     ),
     _T.DISPATCHED: frozenset(
         {_T.SUCCEEDED, _T.FAILED, _T.RETRYING, _T.CANCELLING, _T.CANCELLED, _T.DEAD}
     ),
-    _T.EXPANDED: frozenset({_T.SUCCEEDED, _T.FAILED, _T.CANCELLED, _T.DEAD}),
-    _T.RETRYING: frozenset({_T.DISPATCHED, _T.FAILED, _T.CANCELLED}),
-    _T.CANCELLING: frozenset({_T.SUCCEEDED, _T.FAILED, _T.CANCELLED}),
+    _T.EXPANDED: frozenset({_T.SUCCEEDED, _T.FAILED, _T.CANCELLED, _T.DEAD, _T.SKIPPED}),
+    _T.RETRYING: frozenset({_T.DISPATCHED, _T.FAILED, _T.CANCELLED, _T.SUCCEEDED, _T.SKIPPED}),
+    _T.CANCELLING: frozenset({_T.SUCCEEDED, _T.FAILED, _T.CANCELLED, _T.SKIPPED}),
     _T.DEAD: frozenset(
         {_T.DISPATCHED, _T.EXPANDED, _T.SKIPPED, _T.SUCCEEDED, _T.FAILED, _T.CANCELLED, _T.DEAD}
     ),

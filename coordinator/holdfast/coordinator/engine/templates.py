@@ -27,12 +27,15 @@ class MappingFailed(HoldfastError):
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A compiled template. `tasks` are the ids whose outputs it reads; `input`: the run's too."""
+    """A compiled template. `tasks` are the ids whose outputs it reads; `input`: the run's too.
+
+    `bound`: what else it reads: the item at hand, the round, what came before.
+    """
 
     make: _Make
     tasks: frozenset[str]
     input: bool
-    item: bool
+    bound: frozenset[str]
 
 
 def compile_template(template: Any, field: str) -> Template:
@@ -59,7 +62,7 @@ def _whole(text: str) -> str | None:
 def _template(make: _Make, references: set[tuple[str, str | None]]) -> Template:
     tasks = frozenset(name for root, name in references if root == "tasks" and name is not None)
     roots = {root for root, _ in references}
-    return Template(make, tasks, "input" in roots, "item" in roots)
+    return Template(make, tasks, "input" in roots, frozenset(roots - {"input", "tasks"}))
 
 
 def _compile(template: Any, field: str, references: set[tuple[str, str | None]]) -> _Make:

@@ -5,6 +5,11 @@ that can be asked. May use: the port of the bus, schemas, SQLAlchemy Core. Must 
 the engine or the service, or write to the bus.
 """
 
+from holdfast.coordinator.projection.plans import (
+    PlanVersionView,
+    find_plan,
+    list_plan_versions,
+)
 from holdfast.coordinator.projection.projection import Projection
 from holdfast.coordinator.projection.queries import (
     AgentView,
@@ -16,31 +21,63 @@ from holdfast.coordinator.projection.queries import (
     TaskView,
     find_dead_letter,
     find_run,
+    find_task,
     list_agents,
     list_dead_letters,
     list_history,
     list_runs,
     list_tasks,
 )
-from holdfast.coordinator.projection.why import ALIVE_MS, Reason, why
+from holdfast.coordinator.projection.reasons import Reason
+from holdfast.coordinator.projection.rows import AskState, SignalState
+from holdfast.coordinator.projection.schedules import (
+    ScheduleView,
+    find_schedule,
+    list_schedules,
+)
+from holdfast.coordinator.projection.waits import (
+    ChildView,
+    SignalView,
+    WaitView,
+    list_children,
+    list_signals,
+    list_waits,
+)
+from holdfast.coordinator.projection.why import ALIVE_MS, why, why_task
 
 __all__ = [
     "ALIVE_MS",
     "AgentView",
+    "AskState",
+    "ChildView",
     "DeadLetterView",
     "HistoryEntry",
+    "PlanVersionView",
     "Projection",
     "Reason",
     "RunFilter",
     "RunView",
+    "ScheduleView",
+    "SignalState",
+    "SignalView",
     "StoredPayload",
     "TaskView",
+    "WaitView",
     "find_dead_letter",
+    "find_plan",
     "find_run",
+    "find_schedule",
+    "find_task",
     "list_agents",
+    "list_children",
     "list_dead_letters",
     "list_history",
+    "list_plan_versions",
     "list_runs",
+    "list_schedules",
+    "list_signals",
     "list_tasks",
+    "list_waits",
     "why",
+    "why_task",
 ]

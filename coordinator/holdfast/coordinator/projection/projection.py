@@ -31,7 +31,7 @@ from holdfast.bus.errors import OffsetOutOfRange, TopicMissing
 from holdfast.bus.port import Environment, Position, Reader, Received, TopicPartition
 from holdfast.bus.topics import COORDINATOR_GROUP, Topics
 from holdfast.coordinator.projection import tables
-from holdfast.coordinator.projection.rows import Batch
+from holdfast.coordinator.projection.rows import AskState, Batch, SignalState
 from holdfast.schemas import (
     CoordinatorJournal,
     DeadLetter,
@@ -277,6 +277,7 @@ class Projection:
         """
         bus = self._environment.bus
         begins = await bus.begin_offsets(partitions)
+        await self._in_database(_forget_waits)
         journal = self._topics.journal(COORDINATOR_GROUP)
         found = await bus.describe_topics([journal])
         count = found[journal].partitions if journal in found else 0
@@ -291,7 +292,10 @@ class Projection:
     @staticmethod
     def _take_journal(batch: Batch, received: Received) -> None:
         key = (received.key or b"").decode("utf-8", "replace")
-        if received.value is None or not key.startswith("run/"):
+        if not key.startswith(("run/", "schedule/")):
+            return
+        if received.value is None:
+            batch.drop_journal(key)
             return
         try:
             batch.add_journal(key, decode(CoordinatorJournal, received.value))
@@ -356,10 +360,35 @@ def _write_positions(
     tables.upsert(connection, tables.positions, rows, newer="next_offset")
 
 
+def _forget_waits(connection: Connection) -> None:
+    """Forget what was open when the database was left: the event of its end may be gone since.
+    The journal, which is read next, tells what is open."""
+    connection.execute(delete(tables.asks).where(tables.asks.c.state == AskState.OPEN.value))
+    kept = tables.signals.c.state == SignalState.KEPT.value
+    connection.execute(delete(tables.signals).where(kept))
+
+
 def _write_batch(connection: Connection, batch: Batch) -> None:
     tables.upsert(connection, tables.runs, list(batch.runs.values()), newer="version")
     tables.upsert(connection, tables.tasks, list(batch.tasks.values()), newer="version")
     tables.upsert(connection, tables.plans, list(batch.plans.values()))
+    for name in batch.recreated:
+        connection.execute(delete(tables.schedules).where(tables.schedules.c.name == name))
+    tables.upsert(connection, tables.schedules, list(batch.schedules.values()), newer="version")
+    for run_id in batch.replanned:
+        older = tables.plan_changes.c.run_id == run_id
+        connection.execute(delete(tables.plan_changes).where(older))
+    tables.upsert(connection, tables.plan_changes, list(batch.plan_changes.values()))
+    asks = tables.asks.c
+    for run_id, ask_id in batch.gone_asks:
+        still_open = (
+            asks.run_id == run_id,
+            asks.ask_id == ask_id,
+            asks.state == AskState.OPEN.value,
+        )
+        connection.execute(delete(tables.asks).where(*still_open))
+    tables.upsert(connection, tables.asks, list(batch.asks.values()), newer="version")
+    tables.upsert(connection, tables.signals, list(batch.signals.values()), newer="version")
     tables.insert_missing(connection, tables.history, batch.history)
     tables.insert_missing(connection, tables.dead_letters, list(batch.dead_letters.values()))
     for key, row in batch.agents.items():

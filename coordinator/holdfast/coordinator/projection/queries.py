@@ -13,7 +13,8 @@ from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.engine import Connection, RowMapping
 
 from holdfast.coordinator.projection import tables
-from holdfast.schemas import BlobReference, Payload, RunState, TaskState
+from holdfast.coordinator.projection.plans import plan_text
+from holdfast.schemas import AskKind, BlobReference, Payload, RunState, TaskState
 
 __all__ = [
     "AgentView",
@@ -25,11 +26,14 @@ __all__ = [
     "TaskView",
     "find_dead_letter",
     "find_run",
+    "find_task",
     "list_agents",
     "list_dead_letters",
     "list_history",
     "list_runs",
     "list_tasks",
+    "payload_of",
+    "started_by_ask",
 ]
 
 Json = dict[str, Any]
@@ -39,7 +43,10 @@ PAGE = 50
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """A run as it is; `tasks_by_state` counts the tasks that have a row."""
+    """A run as it is; `tasks_by_state` counts the tasks that have a row.
+
+    `successor`: the run that it was continued as; `predecessor`: the one that it continues.
+    """
 
     run_id: str
     plan_name: str
@@ -55,11 +62,20 @@ class RunView:
     finished_ms: int | None
     plan: Json | None
     tasks_by_state: dict[str, int]
+    plan_version: int = 1
+    successor: str | None = None
+    predecessor: str | None = None
+    parent: tuple[str, str] | None = None
+    """The run and the task in it that started this one."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskView:
-    """A task as it is; `steps` as in `StepSummary`. `total`, `done`, `failed`: items of a map."""
+    """A task as it is; `steps` as in `StepSummary`. `total`, `done`, `failed`: items of a map.
+
+    `caller`: the task that called it; None: it is one of the plan. `child`: the run that works it,
+    where it is a plan within the plan.
+    """
 
     run_id: str
     task_id: str
@@ -81,11 +97,16 @@ class TaskView:
     total: int
     done: int
     failed: int
+    caller: str | None = None
+    child: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """One event; (partition, offset) is its place in `events`."""
+    """One event; (partition, offset) is its place in `events`.
+
+    `ask` as in `AskRow`; `signal`: its `signal_id`, `signal` (the name) and `actor`.
+    """
 
     partition: int
     offset: int
@@ -98,6 +119,8 @@ class HistoryEntry:
     cause_partition: int | None
     cause_offset: int | None
     command: Json | None
+    ask: Json | None = None
+    signal: Json | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +150,7 @@ class DeadLetterView:
 
 @dataclass(frozen=True, slots=True)
 class AgentView:
-    """One instance of an agent; `tasks` as in `TaskManifest`."""
+    """One instance of an agent; `tasks` as in `TaskManifest`, `breakers` as in `BreakerRow`."""
 
     agent: str
     instance: str
@@ -138,6 +161,7 @@ class AgentView:
     concurrency: int
     started_ms: int
     seen_ms: int
+    breakers: list[Json]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,19 +203,22 @@ def list_runs(connection: Connection, wanted: RunFilter = RunFilter()) -> list[R
         .limit(wanted.limit)
     )
     rows = connection.execute(query).mappings().all()
-    counts = _count_tasks(connection, [row["run_id"] for row in rows])
-    return [_run(row, None, counts.get(row["run_id"], {})) for row in rows]
+    ids = [row["run_id"] for row in rows]
+    counts, parents = _count_tasks(connection, ids), _parents(connection, ids)
+    return [
+        _run(row, None, counts.get(row["run_id"], {}), parents.get(row["run_id"])) for row in rows
+    ]
 
 
 def find_run(connection: Connection, run_id: str) -> RunView | None:
-    """Return a run with its plan."""
+    """Return a run with its plan as it is now."""
     row = connection.execute(select(tables.runs).where(tables.runs.c.run_id == run_id)).mappings()
     found = row.first()
     if found is None:
         return None
-    plan_query = select(tables.plans.c.plan).where(tables.plans.c.run_id == run_id)
-    plan = connection.execute(plan_query).scalar()
-    return _run(found, plan, _count_tasks(connection, [run_id]).get(run_id, {}))
+    plan = plan_text(connection, run_id)
+    counts, parents = _count_tasks(connection, [run_id]), _parents(connection, [run_id])
+    return _run(found, plan, counts.get(run_id, {}), parents.get(run_id))
 
 
 def list_tasks(
@@ -204,7 +231,7 @@ def list_tasks(
 ) -> list[TaskView]:
     """Return the tasks of a run that have a row; a map's items only with `items_of`, in order."""
     tasks = tables.tasks.c
-    query: Select[Any] = select(tables.tasks).where(tasks.run_id == run_id)
+    query = _task_query(run_id)
     if states:
         query = query.where(tasks.state.in_([state.value for state in states]))
     # Ids in plans hold no dot: one with a dot is an item of a map.
@@ -215,6 +242,13 @@ def list_tasks(
         query = query.where(tasks.task_id.like(f"{items_of}.%"))
         query = query.order_by(func.length(tasks.task_id), tasks.task_id)
     return [_task(row) for row in connection.execute(query.limit(limit)).mappings()]
+
+
+def find_task(connection: Connection, run_id: str, task_id: str) -> TaskView | None:
+    """Return a task, an item or a called task, if it has a row."""
+    query = _task_query(run_id).where(tables.tasks.c.task_id == task_id)
+    row = connection.execute(query).mappings().first()
+    return None if row is None else _task(row)
 
 
 def list_history(
@@ -291,6 +325,44 @@ def _count_tasks(connection: Connection, run_ids: list[str]) -> dict[str, dict[s
     return found
 
 
+def _parents(connection: Connection, run_ids: list[str]) -> dict[str, tuple[str, str]]:
+    """Return of each run that a handler started the run and the task of that handler."""
+    asks, runs = tables.asks.c, tables.runs.c
+    query = (
+        select(asks.child, asks.run_id, asks.task_id)
+        .select_from(tables.asks.join(tables.runs, started_by_ask()))
+        .where(runs.run_id.in_(run_ids))
+    )
+    return {child: (run_id, task_id) for child, run_id, task_id in connection.execute(query)}
+
+
+def started_by_ask() -> ColumnElement[bool]:
+    """Whether a row of `runs` is the run that a row of `asks` started.
+
+    A run of that id may have been there before, submitted by somebody else: then it was not.
+    """
+    asks, runs = tables.asks.c, tables.runs.c
+    return and_(
+        asks.child == runs.run_id,
+        asks.kind == AskKind.RUN.value,
+        runs.submitted_by == asks.run_id + "/" + asks.task_id,
+    )
+
+
+def _task_query(run_id: str) -> Select[Any]:
+    tasks, asks = tables.tasks, tables.asks
+    called = and_(
+        asks.c.run_id == tasks.c.run_id,
+        asks.c.child == tasks.c.task_id,
+        asks.c.kind == AskKind.CALL.value,
+    )
+    return (
+        select(tasks, asks.c.task_id.label("caller"))
+        .select_from(tasks.outerjoin(asks, called))
+        .where(tasks.c.run_id == run_id)
+    )
+
+
 def _dead_letter_query() -> Select[Any]:
     letters, tasks, runs = tables.dead_letters, tables.tasks, tables.runs
     same_task = and_(tasks.c.run_id == letters.c.run_id, tasks.c.task_id == letters.c.task_id)
@@ -304,7 +376,8 @@ def _dead_letter_query() -> Select[Any]:
     )
 
 
-def _payload(row: RowMapping, name: str) -> StoredPayload:
+def payload_of(row: RowMapping, name: str) -> StoredPayload:
+    """Return the payload in the columns that `name` begins."""
     if row[f"{name}_blob"] is not None:
         return BlobReference(row[f"{name}_blob"], row[f"{name}_blob_bytes"])
     found = row[name]
@@ -315,13 +388,18 @@ def _json(text: str | None) -> Any:
     return None if text is None else json.loads(text)
 
 
-def _run(row: RowMapping, plan: str | None, tasks_by_state: dict[str, int]) -> RunView:
+def _run(
+    row: RowMapping,
+    plan: str | None,
+    tasks_by_state: dict[str, int],
+    parent: tuple[str, str] | None,
+) -> RunView:
     return RunView(
         run_id=row["run_id"],
         plan_name=row["plan_name"],
         state=RunState(row["state"]),
-        input=_payload(row, "input"),
-        output=_payload(row, "output"),
+        input=payload_of(row, "input"),
+        output=payload_of(row, "output"),
         failure=_json(row["failure"]),
         order_key=row["order_key"],
         origin=row["origin"],
@@ -330,7 +408,11 @@ def _run(row: RowMapping, plan: str | None, tasks_by_state: dict[str, int]) -> R
         deadline_ms=row["deadline_ms"],
         finished_ms=row["finished_ms"],
         plan=_json(plan),
+        plan_version=row["plan_version"],
+        successor=row["successor"],
+        predecessor=row["predecessor"],
         tasks_by_state=tasks_by_state,
+        parent=parent,
     )
 
 
@@ -342,8 +424,8 @@ def _task(row: RowMapping) -> TaskView:
         task=row["task"],
         state=TaskState(row["state"]),
         attempt=row["attempt"],
-        input=_payload(row, "input"),
-        output=_payload(row, "output"),
+        input=payload_of(row, "input"),
+        output=payload_of(row, "output"),
         failure=_json(row["failure"]),
         steps=_json(row["steps"]),
         resumes=row["resumes"],
@@ -356,6 +438,8 @@ def _task(row: RowMapping) -> TaskView:
         total=row["total"],
         done=row["done"],
         failed=row["failed"],
+        caller=row["caller"],
+        child=row["child"],
     )
 
 
@@ -372,6 +456,8 @@ def _history(row: RowMapping) -> HistoryEntry:
         cause_partition=row["cause_partition"],
         cause_offset=row["cause_offset"],
         command=_json(row["command"]),
+        ask=_json(row["ask"]),
+        signal=_json(row["signal"]),
     )
 
 
@@ -385,7 +471,7 @@ def _dead_letter(row: RowMapping) -> DeadLetterView:
         agent=row["agent"],
         task=row["task"],
         attempt=row["attempt"],
-        input=_payload(row, "input"),
+        input=payload_of(row, "input"),
         source=_json(row["source"]),
         at_ms=row["at_ms"],
         run_state=row["run_state"],
@@ -405,4 +491,5 @@ def _agent(row: RowMapping) -> AgentView:
         concurrency=row["concurrency"],
         started_ms=row["started_ms"],
         seen_ms=row["seen_ms"],
+        breakers=_json(row["breakers"]),
     )

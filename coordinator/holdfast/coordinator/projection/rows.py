@@ -3,29 +3,74 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from holdfast.bus.port import Received
+from holdfast.coordinator.projection.schedules import schedule_columns
 from holdfast.schemas import (
+    AskEntry,
+    AskRow,
     BlobReference,
     CoordinatorJournal,
     DeadLetter,
     Event,
+    EventType,
     Failure,
     Manifest,
     Payload,
+    PlanRevision,
     RunEntry,
     RunRow,
+    ScheduleEntry,
+    ScheduleRow,
+    Signal,
+    SignalEntry,
     SourceRecord,
     TaskEntry,
     TaskRow,
 )
 
-__all__ = ["Batch", "Row"]
+__all__ = ["AskState", "Batch", "Row", "SignalState"]
 
 Row = dict[str, Any]
+
+
+class AskState(StrEnum):
+    """Whether a task still waits for something."""
+
+    OPEN = "open"
+    ANSWERED = "answered"
+    CLOSED = "closed"  # its task has ended before
+
+
+class SignalState(StrEnum):
+    """What became of a signal."""
+
+    KEPT = "kept"  # until a task waits for it
+    TAKEN = "taken"
+    REFUSED = "refused"
+
+
+_ASKS = {
+    EventType.TASK_ASKED: AskState.OPEN,
+    EventType.TASK_ANSWERED: AskState.ANSWERED,
+    EventType.ASK_CLOSED: AskState.CLOSED,
+}
+_SIGNALS = {
+    EventType.SIGNAL_KEPT: SignalState.KEPT,
+    EventType.SIGNAL_REFUSED: SignalState.REFUSED,
+    EventType.TASK_ANSWERED: SignalState.TAKEN,
+}
+# An ask is answered once, and no event of it is older than the journal's word that it is open.
+_ASK_OPEN, _ASK_ENDED = 1, 2
+# A signal that was refused may be sent again under its id; one that was taken stays so, whatever
+# comes later. The journal does not say by whom: the event stands over it.
+_SIGNAL_TAKEN = 1 << 62
+_SIGNAL_KEPT_IN_JOURNAL = -1
 
 
 @dataclass(slots=True)
@@ -35,8 +80,18 @@ class Batch:
     runs: dict[str, Row] = field(default_factory=dict)
     tasks: dict[tuple[str, str], Row] = field(default_factory=dict)
     plans: dict[str, Row] = field(default_factory=dict)
+    replanned: set[str] = field(default_factory=set)
+    """Runs that began: what was known of changes of their plans is of older ones of their ids."""
+    plan_changes: dict[tuple[str, int], Row] = field(default_factory=dict)
+    asks: dict[tuple[str, str], Row] = field(default_factory=dict)
+    gone_asks: set[tuple[str, str]] = field(default_factory=set)
+    """Tombstoned in the journal: not open any more, whatever the events tell."""
+    signals: dict[tuple[str, str], Row] = field(default_factory=dict)
     history: list[Row] = field(default_factory=list)
     dead_letters: dict[str, Row] = field(default_factory=dict)
+    recreated: set[str] = field(default_factory=set)
+    """Schedules that began, or are gone: what was known of older ones of their names is not."""
+    schedules: dict[str, Row] = field(default_factory=dict)
     agents: dict[bytes, Row | None] = field(default_factory=dict)
     """By record key; None: tombstoned."""
 
@@ -47,8 +102,18 @@ class Batch:
         if event.task is not None:
             self._add_task(event.run_id, event.task)
         if event.plan is not None:
-            self.plans[event.run_id] = {"run_id": event.run_id, "plan": event.plan}
-        cause, task, command = event.cause, event.task, event.command
+            self._add_plan(event.run_id, event.plan)
+        if event.revision is not None:
+            self._add_change(event.run_id, event.revision)
+        if event.ask is not None and (state := _ASKS.get(event.type)) is not None:
+            self._add_ask(event.run_id, event.ask, state, event.at_ms, event.message)
+        if event.signal is not None:
+            self._add_signal(received, event, event.signal)
+        if event.schedule is not None:
+            self._add_schedule(event.schedule, anew=event.type is EventType.SCHEDULE_CREATED)
+        cause, task, ask = event.cause, event.task, event.ask
+        command = event.command or event.schedule_command or event.deletion
+        task_id = ask.task_id if task is None and ask is not None else None
         self.history.append(
             {
                 "partition": received.partition,
@@ -56,23 +121,50 @@ class Batch:
                 "run_id": event.run_id,
                 "type": str(event.type),
                 "at_ms": event.at_ms,
-                "task_id": None if task is None else task.task_id,
+                "task_id": task_id if task is None else task.task_id,
                 "attempt": None if task is None else task.attempt,
                 "message": event.message,
                 "cause_partition": None if cause is None else cause.partition,
                 "cause_offset": None if cause is None else cause.offset,
                 "command": None if command is None else json.dumps(asdict(command)),
+                "ask": None if ask is None else json.dumps(asdict(ask)),
+                "signal": _named(event.signal),
             }
         )
 
     def add_journal(self, key: str, journal: CoordinatorJournal) -> None:
         """Take one record of the coordinator's journal: what events that are gone had said."""
-        body = journal.body
+        body, run_id = journal.body, key.split("/", 2)[1]
+        if isinstance(body, ScheduleEntry):
+            self._add_schedule(body.row, anew=False)
+            self._add_plan(key, body.plan)
+            return
         if isinstance(body, RunEntry):
             self._add_run(body.row)
-            self.plans[body.row.run_id] = {"run_id": body.row.run_id, "plan": body.plan}
+            if body.plan:
+                self.plans[body.row.run_id] = {"run_id": body.row.run_id, "plan": body.plan}
         elif isinstance(body, TaskEntry):
-            self._add_task(key.split("/", 2)[1], body.row)
+            self._add_task(run_id, body.row)
+        elif isinstance(body, PlanRevision):
+            self._add_change(run_id, body)
+        elif isinstance(body, AskEntry):
+            self._add_ask(run_id, body.row(), AskState.OPEN, None, "")
+        elif isinstance(body, SignalEntry):
+            version = _SIGNAL_TAKEN - 1 if body.taken else _SIGNAL_KEPT_IN_JOURNAL
+            state = SignalState.TAKEN if body.taken else SignalState.KEPT
+            self._put_signal(_signal(run_id, body.signal, state, version, body.received_ms))
+
+    def drop_journal(self, key: str) -> None:
+        """Take a tombstone of the coordinator's journal."""
+        kind, run_id, *rest = key.split("/")
+        if kind == "schedule":
+            if not rest:
+                self.schedules.pop(run_id, None)
+                self.recreated.add(run_id)
+            return
+        if len(rest) == 2 and rest[0] == "ask":
+            self.asks.pop((run_id, rest[1]), None)
+            self.gone_asks.add((run_id, rest[1]))
 
     def add_dead_letter(self, letter: DeadLetter) -> None:
         """Take one record of `dead-letters`."""
@@ -106,7 +198,28 @@ class Batch:
             "concurrency": manifest.concurrency,
             "started_ms": manifest.started_ms,
             "seen_ms": manifest.seen_ms,
+            "breakers": json.dumps([asdict(breaker) for breaker in manifest.breakers]),
         }
+
+    def _add_schedule(self, row: ScheduleRow, *, anew: bool) -> None:
+        if anew:
+            self.schedules.pop(row.name, None)
+            self.recreated.add(row.name)
+        known = self.schedules.get(row.name)
+        if known is None or known["version"] < row.version:
+            self.schedules[row.name] = schedule_columns(row)
+
+    def _add_plan(self, run_id: str, plan: str) -> None:
+        self.plans[run_id] = {"run_id": run_id, "plan": plan}
+        self.replanned.add(run_id)
+        for key in [key for key in self.plan_changes if key[0] == run_id]:
+            del self.plan_changes[key]
+
+    def _add_change(self, run_id: str, revision: PlanRevision) -> None:
+        if revision.version == 1:
+            self.plans[run_id] = {"run_id": run_id, "plan": revision.change}
+            return
+        self.plan_changes[run_id, revision.version] = {"run_id": run_id, **asdict(revision)}
 
     def _add_run(self, row: RunRow) -> None:
         known = self.runs.get(row.run_id)
@@ -117,6 +230,64 @@ class Batch:
         known = self.tasks.get((run_id, row.task_id))
         if known is None or known["version"] < row.version:
             self.tasks[run_id, row.task_id] = _task(run_id, row)
+
+    def _add_ask(
+        self, run_id: str, row: AskRow, state: AskState, ended_ms: int | None, message: str
+    ) -> None:
+        is_open = state is AskState.OPEN
+        version = _ASK_OPEN if is_open else _ASK_ENDED
+        known = self.asks.get((run_id, row.ask_id))
+        if known is None or known["version"] < version:
+            self.asks[run_id, row.ask_id] = {
+                "run_id": run_id,
+                "ask_id": row.ask_id,
+                "version": version,
+                "state": state.value,
+                **asdict(row),
+                "kind": row.kind.value,
+                "ended_ms": None if is_open else ended_ms,
+                "message": message,
+            }
+
+    def _add_signal(self, received: Received, event: Event, signal: Signal) -> None:
+        state = _SIGNALS.get(event.type)
+        if state is None:  # repeated: what became of it was said before
+            return
+        taken = state is SignalState.TAKEN
+        version = _SIGNAL_TAKEN if taken else received.offset
+        row = _signal(event.run_id, signal, state, version, event.at_ms)
+        row["message"] = "" if taken else event.message
+        row["task_id"] = None if event.ask is None else event.ask.task_id
+        self._put_signal(row)
+
+    def _put_signal(self, row: Row) -> None:
+        place = row["run_id"], row["signal_key"]
+        known = self.signals.get(place)
+        if known is None or known["version"] < row["version"]:
+            self.signals[place] = row
+
+
+def _signal(run_id: str, signal: Signal, state: SignalState, version: int, at_ms: int) -> Row:
+    return {
+        "run_id": run_id,
+        "signal_key": hashlib.sha256(signal.signal_id.encode()).hexdigest()[:32],
+        "version": version,
+        "state": state.value,
+        "signal_id": signal.signal_id,
+        "signal": signal.signal,
+        **_payload("payload", signal.payload),
+        "actor": signal.actor,
+        "task_id": None,
+        "at_ms": at_ms,
+        "message": "",
+    }
+
+
+def _named(signal: Signal | None) -> str | None:
+    if signal is None:
+        return None
+    named = {"signal_id": signal.signal_id, "signal": signal.signal, "actor": signal.actor}
+    return json.dumps(named)
 
 
 def _run(row: RunRow) -> Row:
@@ -135,6 +306,9 @@ def _run(row: RunRow) -> Row:
         "created_ms": row.created_ms,
         "deadline_ms": row.deadline_ms,
         "finished_ms": row.finished_ms,
+        "plan_version": row.plan_version,
+        "successor": row.successor,
+        "predecessor": row.predecessor,
     }
 
 
@@ -161,6 +335,7 @@ def _task(run_id: str, row: TaskRow) -> Row:
         "total": row.total,
         "done": row.done,
         "failed": row.failed,
+        "child": row.child,
     }
 
 

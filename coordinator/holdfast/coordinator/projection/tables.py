@@ -36,21 +36,27 @@ from holdfast.schemas.errors import ConfigurationError
 __all__ = [
     "SCHEMA_VERSION",
     "agents",
+    "asks",
     "dead_letters",
     "history",
     "insert_missing",
     "open_database",
+    "plan_changes",
     "plans",
     "positions",
     "prepare_database",
     "runs",
+    "schedules",
+    "signals",
     "tasks",
     "transaction",
     "upsert",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised by every change of the tables; a database of another version is built anew."""
+RUN_ID_CHARS = 144
+"""128, and what stands behind the id of a run that continues another (`~<n>`)."""
 BUSY_TIMEOUT_S = 10.0
 """How long one process waits for another's transaction on the same SQLite file."""
 
@@ -93,7 +99,7 @@ that was thrown away and begun anew under the same URL is told from the old one.
 runs = Table(
     "runs",
     metadata,
-    Column("run_id", String(128), primary_key=True),
+    Column("run_id", String(RUN_ID_CHARS), primary_key=True),
     Column("version", BigInteger, nullable=False),
     Column("plan_name", String(64), nullable=False),
     Column("state", String(16), nullable=False),
@@ -101,12 +107,15 @@ runs = Table(
     *_payload("output"),
     Column("failure", Text),
     Column("order_key", Text),
-    Column("origin", String(128), nullable=False),
+    Column("origin", String(RUN_ID_CHARS), nullable=False),
     Column("submitted_by", Text, nullable=False),
     Column("input_hash", String(64), nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Column("deadline_ms", BigInteger),
     Column("finished_ms", BigInteger),
+    Column("plan_version", Integer, nullable=False),
+    Column("successor", Text),
+    Column("predecessor", Text),
     Index("runs_created", "created_ms", "run_id"),
     Index("runs_state", "state", "created_ms"),
 )
@@ -114,15 +123,26 @@ runs = Table(
 plans = Table(
     "plans",
     metadata,
-    Column("run_id", String(128), primary_key=True),
+    Column("run_id", String(RUN_ID_CHARS), primary_key=True),
     Column("plan", Text, nullable=False),
 )
-"""The newest plan of each run (canonical JSON), apart because a run's row is written often."""
+"""The plan that each run began with (canonical JSON), apart because its row is written often."""
+
+plan_changes = Table(
+    "plan_changes",
+    metadata,
+    Column("run_id", String(RUN_ID_CHARS), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("change", Text, nullable=False),
+    Column("task_id", String(80), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+"""What made each further version of a run's plan (canonical JSON), and the task that did it."""
 
 tasks = Table(
     "tasks",
     metadata,
-    Column("run_id", String(128), primary_key=True),
+    Column("run_id", String(RUN_ID_CHARS), primary_key=True),
     Column("task_id", String(80), primary_key=True),
     Column("version", BigInteger, nullable=False),
     Column("agent", String(64), nullable=False),
@@ -143,6 +163,7 @@ tasks = Table(
     Column("total", BigInteger, nullable=False),
     Column("done", BigInteger, nullable=False),
     Column("failed", BigInteger, nullable=False),
+    Column("child", Text),
     Index("tasks_state", "state", "agent"),
 )
 
@@ -151,7 +172,7 @@ history = Table(
     metadata,
     Column("partition", Integer, primary_key=True),
     Column("offset", BigInteger, primary_key=True),
-    Column("run_id", String(128), nullable=False),
+    Column("run_id", String(RUN_ID_CHARS), nullable=False),
     Column("type", String(32), nullable=False),
     Column("at_ms", BigInteger, nullable=False),
     Column("task_id", String(80)),
@@ -160,10 +181,76 @@ history = Table(
     Column("cause_partition", Integer),
     Column("cause_offset", BigInteger),
     Column("command", Text),
+    Column("ask", Text),
+    Column("signal", Text),
     Index("history_run", "run_id", "partition", "offset"),
     Index("history_cause", "cause_partition", "cause_offset"),
 )
 """Each event, without the rows it carried; (partition, offset) is its place in `events`."""
+
+asks = Table(
+    "asks",
+    metadata,
+    Column("run_id", String(RUN_ID_CHARS), primary_key=True),
+    Column("ask_id", String(16), primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("task_id", String(80), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("child", String(RUN_ID_CHARS)),
+    Column("until_ms", BigInteger),
+    Column("asked_ms", BigInteger),
+    Column("schema_id", BigInteger),
+    Column("ended_ms", BigInteger),
+    Column("message", Text, nullable=False),
+    Index("asks_open", "run_id", "state"),
+    Index("asks_child", "child"),
+)
+"""What tasks wait for, or waited for; `state` is that of `AskState`. `message`: of a failure."""
+
+signals = Table(
+    "signals",
+    metadata,
+    Column("run_id", String(RUN_ID_CHARS), primary_key=True),
+    Column("signal_key", String(32), primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("signal_id", Text, nullable=False),
+    Column("signal", Text, nullable=False),
+    *_payload("payload"),
+    Column("actor", Text, nullable=False),
+    Column("task_id", String(80)),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("message", Text, nullable=False),
+    Index("signals_state", "run_id", "state"),
+)
+"""What became of each signal; `state` is that of `SignalState`. `signal_key`: a hash of its id,
+which may be long. `task_id`: who took it; `message`: why it was refused."""
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("note", Text, nullable=False),
+    Column("plan_name", String(64), nullable=False),
+    Column("spec", Text, nullable=False),
+    Column("next_ms", BigInteger),
+    Column("open_runs", BigInteger, nullable=False),
+    Column("fired", BigInteger, nullable=False),
+    Column("skipped", BigInteger, nullable=False),
+    Column("missed", BigInteger, nullable=False),
+    Column("firings", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("changed_ms", BigInteger, nullable=False),
+    Column("changed_by", Text, nullable=False),
+)
+"""Each schedule; its plan stands in `plans` under `schedule/<name>`."""
 
 dead_letters = Table(
     "dead_letters",
@@ -171,7 +258,7 @@ dead_letters = Table(
     Column("dead_letter_id", String(255), primary_key=True),
     Column("reason", String(32), nullable=False),
     Column("failure", Text),
-    Column("run_id", String(128)),
+    Column("run_id", String(RUN_ID_CHARS)),
     Column("task_id", String(80)),
     Column("agent", String(64), nullable=False),
     Column("task", Text),
@@ -196,6 +283,7 @@ agents = Table(
     Column("concurrency", BigInteger, nullable=False),
     Column("started_ms", BigInteger, nullable=False),
     Column("seen_ms", BigInteger, nullable=False),
+    Column("breakers", Text, nullable=False),
     Index("agents_agent", "agent", "instance"),
 )
 

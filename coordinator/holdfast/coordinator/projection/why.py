@@ -5,9 +5,9 @@ Pure over its views: `why` reads them and puts each reason into words. The most 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -17,17 +17,24 @@ from holdfast.coordinator.projection.queries import (
     RunView,
     TaskView,
     find_run,
+    find_task,
     list_agents,
     list_dead_letters,
     list_tasks,
 )
+from holdfast.coordinator.projection.reasons import Reason, utc
+from holdfast.coordinator.projection.waits import SignalView, WaitView, list_signals, list_waits
+from holdfast.coordinator.projection.why_breakers import Breakers, breaker_reasons
+from holdfast.coordinator.projection.why_waits import unclaimed, wait_reasons
 from holdfast.schemas import RunState, TaskState
 
-__all__ = ["ALIVE_MS", "Reason", "why"]
+__all__ = ["ALIVE_MS", "why", "why_task"]
 
 ALIVE_MS = 60_000
 """An instance whose last sign of life is older counts as not running."""
 ITEMS_SHOWN = 20
+WAITS_READ = 10_000
+"""As many as a run can wait for."""
 _OPEN_STATES = (
     TaskState.DEAD,
     TaskState.RETRYING,
@@ -35,16 +42,6 @@ _OPEN_STATES = (
     TaskState.DISPATCHED,
     TaskState.EXPANDED,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """One reason. `subject`: the task's id, or "" for the run; `remedy`: a command, or ""."""
-
-    subject: str
-    code: str
-    text: str
-    remedy: str = ""
 
 
 def why(connection: Connection, run_id: str, now_ms: int) -> list[Reason] | None:
@@ -55,23 +52,73 @@ def why(connection: Connection, run_id: str, now_ms: int) -> list[Reason] | None
     if run.finished_ms is not None:
         return _ended(run, list_dead_letters(connection, run_id=run_id))
     found = _of_run(run)
-    alive = _alive_agents(connection, now_ms)
-    letters = {
-        letter.task_id: letter
-        for letter in list_dead_letters(connection, run_id=run_id, limit=1_000)
-        if letter.open
-    }
+    look = _Look.at(connection, run_id, now_ms)
     tasks = list_tasks(connection, run_id)
     for task in _open_tasks(connection, tasks):
-        found.append(_of_task(task, alive, letters, now_ms))
+        found.extend(look.reasons(task))
+    found.extend(unclaimed(look.signals, look.waits, now_ms))
     found.extend(_pending(run, tasks))
     return found
 
 
+def why_task(connection: Connection, run_id: str, task_id: str, now_ms: int) -> list[Reason] | None:
+    """Return the reasons of one task, an item or a called task too; None if it has no row."""
+    task = find_task(connection, run_id, task_id)
+    if task is None:
+        return None
+    found = []
+    if task.caller is not None:
+        found.append(Reason(task_id, "called", f"task {task.caller!r} has called it"))
+    if task.state in _OPEN_STATES:
+        return [*_Look.at(connection, run_id, now_ms).reasons(task), *found]
+    text = f"it is {task.state} since {utc(task.finished_ms)}"
+    if task.failure is not None:
+        text += f": {_failure(task.failure)}"
+    return [Reason(task_id, task.state.value, text), *found]
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What is known of an open run beside its tasks."""
+
+    alive: dict[str, int]
+    breakers: list[Breakers]
+    letters: dict[str | None, DeadLetterView]
+    waits: list[WaitView]
+    signals: list[SignalView]
+    now_ms: int
+
+    @classmethod
+    def at(cls, connection: Connection, run_id: str, now_ms: int) -> _Look:
+        """Read it."""
+        letters = list_dead_letters(connection, run_id=run_id, limit=1_000)
+        agents = [a for a in list_agents(connection) if now_ms - a.seen_ms <= ALIVE_MS]
+        return cls(
+            alive=dict(Counter(agent.agent for agent in agents)),
+            breakers=[Breakers.of(agent) for agent in agents if agent.breakers],
+            letters={letter.task_id: letter for letter in letters if letter.open},
+            waits=list_waits(connection, run_id, limit=WAITS_READ),
+            signals=list_signals(connection, run_id),
+            now_ms=now_ms,
+        )
+
+    def reasons(self, task: TaskView) -> list[Reason]:
+        """Return those of an open task: what its handler waits for, or how far it has come."""
+        waits = [wait for wait in self.waits if wait.row.task_id == task.task_id]
+        if not waits or task.state is not TaskState.DISPATCHED:
+            found = [_of_task(task, self.alive, self.letters, self.now_ms)]
+            return found + breaker_reasons(task, self.breakers, self.now_ms)
+        found = wait_reasons(task, waits, self.signals, self.now_ms)
+        if not self.alive.get(task.agent):
+            text = "will go on once that has come"
+            found.append(_with_agent(task, "dispatched", text, self.alive))
+        return found
+
+
 def _ended(run: RunView, letters: list[DeadLetterView]) -> list[Reason]:
     if run.state is RunState.SUCCEEDED:
-        return [Reason("", "succeeded", f"it has succeeded at {_time(run.finished_ms)}")]
-    text = f"it is {run.state} since {_time(run.finished_ms)}"
+        return [Reason("", "succeeded", f"it has succeeded at {utc(run.finished_ms)}")]
+    text = f"it is {run.state} since {utc(run.finished_ms)}"
     if run.failure is not None:
         text += f": {_failure(run.failure)}"
     found = [Reason("", run.state.value, text)]
@@ -100,7 +147,7 @@ def _of_run(run: RunView) -> list[Reason]:
         text = f"it is {run.state}: tasks that run were told to stop, their answers are awaited"
         found.append(Reason("", run.state.value, text))
     if run.deadline_ms is not None:
-        found.append(Reason("", "deadline", f"it must have ended by {_time(run.deadline_ms)}"))
+        found.append(Reason("", "deadline", f"it must have ended by {utc(run.deadline_ms)}"))
     return found
 
 
@@ -148,6 +195,8 @@ def _retrying(task: TaskView, _alive: dict[str, int], now_ms: int) -> Reason:
     text = f"attempt {task.attempt} failed, the next is due in {wait_s:.0f} s"
     if task.failure is not None:
         text += f": {_failure(task.failure)}"
+        if task.failure.get("breaker"):
+            text += f" ({task.failure['breaker']!r} is out of reach: that attempt is not counted)"
     return Reason(task.task_id, "retrying", text)
 
 
@@ -157,6 +206,9 @@ def _cancelling(task: TaskView, alive: dict[str, int], _now_ms: int) -> Reason:
 
 
 def _expanded(task: TaskView, _alive: dict[str, int], _now_ms: int) -> Reason:
+    if task.child is not None:
+        text = f"run {task.child} works it (plan {task.task})"
+        return Reason(task.task_id, "run", text, f"holdfast why {task.child}")
     text = f"{task.done} of {task.total} items are done"
     if task.failed:
         text += f", {task.failed} of them failed"
@@ -199,18 +251,5 @@ def _pending(run: RunView, tasks: list[TaskView]) -> list[Reason]:
     return [Reason("", "pending", told + for_what)]
 
 
-def _alive_agents(connection: Connection, now_ms: int) -> dict[str, int]:
-    alive: dict[str, int] = {}
-    for agent in list_agents(connection):
-        if now_ms - agent.seen_ms <= ALIVE_MS:
-            alive[agent.agent] = alive.get(agent.agent, 0) + 1
-    return alive
-
-
 def _failure(failure: dict[str, Any]) -> str:
     return f"{failure['error_class'] or failure['kind']}: {failure['message']}"
-
-
-def _time(at_ms: int | None) -> str:
-    moment = datetime.fromtimestamp((at_ms or 0) / 1_000, UTC)
-    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -10,8 +10,10 @@ from holdfast.schemas.records.parts import (
     Failure,
     Payload,
     RetryPolicy,
+    StateDeletion,
     StepSummary,
 )
+from holdfast.schemas.records.schedules import ScheduleCommand
 
 __all__ = [
     "Ask",
@@ -23,10 +25,12 @@ __all__ = [
     "CoordinatorEnvelope",
     "Outcome",
     "Parent",
+    "PlanAsk",
     "RunAsk",
     "Signal",
     "SignalAsk",
     "SleepAsk",
+    "SourceSlot",
     "Submission",
     "TaskProgress",
     "TaskResult",
@@ -45,6 +49,14 @@ class Parent:
 
 
 @dataclass(slots=True)
+class SourceSlot:
+    """The slot of a source that made a run of a record: it is told of the run's end."""
+
+    name: str
+    partition: int
+
+
+@dataclass(slots=True)
 class Submission:
     """A run to be made. `plan` is the resolved plan's canonical JSON."""
 
@@ -57,6 +69,10 @@ class Submission:
     reused: dict[str, Payload] = field(default_factory=dict)  # fork: outputs by task id
     parent: Parent | None = None
     deadline_ms: int | None = None  # beside that of its plan: what comes first holds
+    source: SourceSlot | None = None
+    predecessor: str | None = None  # the run that it continues
+    start_ms: int | None = None  # nothing of it starts before
+    start_in_ms: int | None = None  # the same, counted from when the coordinator takes it
 
 
 class CommandAction(StrEnum):
@@ -67,11 +83,19 @@ class CommandAction(StrEnum):
     RESUME = "resume"
     REPLAY = "replay"  # a dead-lettered task goes on with a new attempt
     DISCARD = "discard"  # a dead-lettered task is given up: it fails
+    SKIP = "skip"  # a task ends as if its condition had not held
+    OVERRIDE = "override"  # a task succeeds with the output given
+    RETRY = "retry"  # a dead-lettered task, or one that waits for its next attempt, goes on now
+    RESTART = "restart"  # a task begins anew, without the steps that it has journaled
 
 
 @dataclass(slots=True)
 class Command:
-    """An operator's word; each makes at least one event, a refusal too."""
+    """An operator's word; each makes at least one event, a refusal too.
+
+    About an agent, in an envelope for `agent/<name>`, it is PAUSE or RESUME; `arguments` may name
+    an `order_key`.
+    """
 
     command_id: str
     action: CommandAction
@@ -79,6 +103,8 @@ class Command:
     arguments: str  # JSON object
     actor: str
     reason: str
+    output: Payload = None  # override: the output, framed JSON; events leave it out
+    bulk_id: str | None = None  # of all commands that were given at once
 
 
 class Outcome(StrEnum):
@@ -118,9 +144,12 @@ class TaskProgress:
 
 @dataclass(slots=True)
 class SleepAsk:
-    """To be answered at a time."""
+    """To be answered after a while, counted from when the coordinator takes it.
 
-    until_ms: int
+    Not at a time: whose clock runs ahead would be woken too early, or an hour too late.
+    """
+
+    duration_ms: int
 
 
 @dataclass(slots=True)
@@ -129,7 +158,7 @@ class SignalAsk:
 
     signal: str
     schema_id: int | None  # what the payload must fit; None: any JSON
-    until_ms: int | None
+    timeout_ms: int | None  # counted as a sleep
 
 
 @dataclass(slots=True)
@@ -154,7 +183,14 @@ class RunAsk:
     detached: bool
 
 
-AskBody = SleepAsk | SignalAsk | CallAsk | RunAsk
+@dataclass(slots=True)
+class PlanAsk:
+    """To be answered by the number of the plan's version that a change of it makes."""
+
+    change: str  # canonical JSON of a PlanChangeDocument, not resolved
+
+
+AskBody = SleepAsk | SignalAsk | CallAsk | RunAsk | PlanAsk
 
 
 @dataclass(slots=True)
@@ -165,7 +201,7 @@ class Ask:
     attempt: int
     name: str
     key: str
-    what: SleepAsk | SignalAsk | CallAsk | RunAsk
+    what: SleepAsk | SignalAsk | CallAsk | RunAsk | PlanAsk
 
 
 @dataclass(slots=True)
@@ -188,13 +224,26 @@ class ChildEnded:
     key: str
     output: Payload
     failure: Failure | None
+    successor: str | None = None  # it was continued as that run, whose end is to be awaited
+    successor_key: str | None = None
+    outcome: Outcome | None = None  # how it ended; None: it never began
 
 
 @dataclass(slots=True)
 class CoordinatorEnvelope:
     """What coordinators consume; the record key is the run id, or its plan's order key."""
 
-    run_id: str
+    run_id: str  # of another entity: its key, schedule/<name>
     sent_ms: int
-    body: Submission | Command | TaskResult | TaskProgress | Ask | Signal | ChildEnded
+    body: (
+        Submission
+        | Command
+        | TaskResult
+        | TaskProgress
+        | Ask
+        | Signal
+        | ChildEnded
+        | StateDeletion
+        | ScheduleCommand
+    )
     version: int = FORMAT_VERSION

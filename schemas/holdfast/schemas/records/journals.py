@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 
-from holdfast.schemas.records.coordinator import Ask, Parent, Signal
-from holdfast.schemas.records.events import RunRow, RunState, TaskRow
+from holdfast.schemas.records.coordinator import (
+    Ask,
+    AskBody,
+    CallAsk,
+    Parent,
+    PlanAsk,
+    RunAsk,
+    Signal,
+    SignalAsk,
+    SleepAsk,
+    SourceSlot,
+)
+from holdfast.schemas.records.events import AskKind, AskRow, PlanRevision, RunRow, RunState, TaskRow
 from holdfast.schemas.records.parts import (
     FORMAT_VERSION,
+    AgentPause,
     Failure,
     FailureKind,
     Payload,
     RecordHeader,
     RetryPolicy,
+    StateDeletion,
     StepKind,
 )
+from holdfast.schemas.records.schedules import FiringEntry, ScheduleEntry
 from holdfast.schemas.records.tasks import TaskEnvelope
 
 __all__ = [
@@ -33,8 +48,10 @@ __all__ = [
     "RunEntry",
     "SignalEntry",
     "SlotOffset",
+    "StateEntry",
     "StepEntry",
     "TaskEntry",
+    "UndoEntry",
 ]
 
 
@@ -98,6 +115,7 @@ class StepEntry:
     started_ms: int
     duration_ms: int
     failure: Failure | None = None  # an answer that is raised, in each execution
+    build_id: str = ""  # of the agent that asked for it; "": as the record around it says
 
 
 @dataclass(slots=True)
@@ -114,10 +132,23 @@ class Cancelled:
 
 
 @dataclass(slots=True)
-class AgentJournal:
-    """An agent's journal record, all but `offset`."""
+class StateEntry:
+    """Journal key `/state/<name>/<order key>`: what an agent keeps under an order key."""
 
-    body: Accepted | Failed | StepEntry | Cancelled
+    value: bytes  # framed Avro
+    task: str  # `<run id>/<task id>`, whose success wrote it
+    attempt: int
+    at_ms: int
+
+
+@dataclass(slots=True)
+class AgentJournal:
+    """An agent's journal record, all but `offset`.
+
+    A `StateDeletion` stands under `/deletion/<offset>` while a task of its order key is at work.
+    """
+
+    body: Accepted | Failed | StepEntry | Cancelled | StateEntry | StateDeletion | AgentPause
     build_id: str
     version: int = FORMAT_VERSION
 
@@ -127,12 +158,16 @@ class RunEntry:
     """Journal key `run/<run id>`."""
 
     row: RunRow
-    plan: str
+    plan: str  # "": it was changed, and stands under `plan/1`
     reply_key: str  # the key of the run's records on the coordinator's topic
     events_from: int  # a lower bound of the place of the run's first event
     reused: dict[str, Payload]  # a fork: outputs of tasks that are not worked again, by task id
     timer_ms: int | None  # the deadline, or the end of a cancel's grace; armed again on restore
     parent: Parent | None = None
+    source: SourceSlot | None = None
+    plan_key: str = ""  # names plan and changes together; "": it was not changed
+    undoes: bool | None = None  # what a cancel said of undoing what was done; None: nothing
+    undo_from: str | None = None  # only this task is undone, and what came of it; None: all is
 
 
 @dataclass(slots=True)
@@ -146,6 +181,8 @@ class CallSpec:
     retry: RetryPolicy
     timeout_ms: int | None
     queue_timeout_ms: int | None
+    progress_timeout_ms: int | None = None
+    output_schema_id: int | None = None  # None: any JSON
 
 
 @dataclass(slots=True)
@@ -156,11 +193,18 @@ class TaskEntry:
     cancel_kind: FailureKind | None  # cancelling: what the task becomes once answered
     timer_ms: int | None  # queue time-out or retry, armed again on restore
     cancel_sent: bool = False  # at some time: the task's end is followed by a release
-    attempts_base: int = 0  # attempts before the last replay: they do not count as retries
+    attempts_base: int = 0  # attempts that do not count: before the last replay, outages
     expanded: int = 0  # a map: how many items stand in its list
     next_index: int = 0  # a map: the first item not yet handed out
     failures: Payload = None  # a map that has ended: its failed items, a framed JSON list
     call: CallSpec | None = None
+    failed_by: dict[str, int] = field(default_factory=dict)  # by errors with policies of their own
+    child_key: str | None = None  # the record key of the run that works it, see `row.child`
+    joined: list[str] = field(default_factory=list)  # a join: what had succeeded at its start
+    reduced: int = 0  # a map with a reducer: how many chunks of its outputs were folded
+    ruled_output: Payload = None  # what `row.ruling` gives it, once its attempt has ended
+    journal_from: int = 0  # the attempt with which it was restarted last; 0: it never was
+    restarting: bool = False  # it begins anew once its attempt has ended
 
 
 @dataclass(slots=True)
@@ -197,6 +241,53 @@ class AskEntry:
     child_key: str | None  # the record key of a child run
     timer_ms: int | None  # when it is answered or given up; armed again on restore
 
+    @property
+    def kind(self) -> AskKind:
+        """What kind of ask it is."""
+        return _KINDS[type(self.ask.what)]
+
+    def row(self) -> AskRow:
+        """Return it as the events tell it."""
+        ask, what = self.ask, self.ask.what
+        schema_id = what.schema_id if isinstance(what, SignalAsk) else None
+        return AskRow(
+            ask.task_id,
+            ask.name,
+            ask.key,
+            self.kind,
+            _subject(what),
+            self.child,
+            self.timer_ms,
+            self.asked_ms,
+            schema_id,
+        )
+
+
+_KINDS = {
+    SleepAsk: AskKind.SLEEP,
+    SignalAsk: AskKind.SIGNAL,
+    CallAsk: AskKind.CALL,
+    RunAsk: AskKind.RUN,
+    PlanAsk: AskKind.PLAN,
+}
+
+
+def _subject(what: AskBody) -> str:
+    if isinstance(what, SignalAsk):
+        return what.signal
+    if isinstance(what, CallAsk):
+        return f"{what.agent}.{what.task}"
+    return _plan_name(what.plan) if isinstance(what, RunAsk) else ""
+
+
+def _plan_name(plan: str) -> str:
+    """Return the name that a plan's JSON gives it; "" where it cannot be read."""
+    try:
+        name = json.loads(plan)["name"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return ""
+    return name if isinstance(name, str) else ""
+
 
 @dataclass(slots=True)
 class SignalEntry:
@@ -211,6 +302,19 @@ class SignalEntry:
 
 
 @dataclass(slots=True)
+class UndoEntry:
+    """Journal key `run/<run id>/undo/<n>`: the n-th success of a task that can be undone, from 1.
+
+    The compensating task's input is made when the other succeeds, while all that it reads is there.
+    """
+
+    task_id: str
+    input: Payload  # None: it could not be made
+    order_key: str | None  # that it was worked under
+    problem: str  # why no input could be made; else empty
+
+
+@dataclass(slots=True)
 class Marker:
     """Journal key `closed/<first 16 bytes of SHA-256 of the run id, hex>`: a finished run, kept
     for the dedupe window."""
@@ -219,6 +323,8 @@ class Marker:
     state: RunState
     finished_ms: int
     events_from: int
+    successor: str | None = None  # the run that it was continued as
+    successor_key: str | None = None
 
 
 @dataclass(slots=True)
@@ -237,5 +343,18 @@ class Parked:
 class CoordinatorJournal:
     """A coordinator's journal record, all but `offset`."""
 
-    body: RunEntry | TaskEntry | ListChunk | Marker | Parked | AskEntry | SignalEntry
+    body: (
+        RunEntry
+        | TaskEntry
+        | ListChunk
+        | UndoEntry
+        | Marker
+        | Parked
+        | AskEntry
+        | SignalEntry
+        | PlanRevision
+        | ScheduleEntry
+        | FiringEntry
+        | AgentPause
+    )
     version: int = FORMAT_VERSION

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from holdfast.schemas.records.parts import (
@@ -14,6 +14,8 @@ from holdfast.schemas.records.parts import (
 )
 
 __all__ = [
+    "BreakerRow",
+    "BreakerState",
     "DeadLetter",
     "DeadLetterReason",
     "Manifest",
@@ -34,6 +36,7 @@ class DeadLetterReason(StrEnum):
     UNKNOWN_TASK = "unknown_task"
     MISMATCH = "mismatch"
     OUTCOME_UNKNOWN = "outcome_unknown"
+    COMPENSATION = "compensation"  # what was done cannot be undone
 
 
 @dataclass(slots=True)
@@ -78,6 +81,27 @@ class TaskManifest:
     timeout_ms: int | None
     queue_timeout_ms: int | None
     description: str
+    progress_timeout_ms: int | None = None
+
+
+class BreakerState(StrEnum):
+    """The life of a circuit breaker; see the transition table in `holdfast.agents`."""
+
+    CLOSED = "closed"  # calls go through
+    OPEN = "open"  # none does
+    HALF_OPEN = "half_open"  # one does, to find out
+
+
+@dataclass(slots=True)
+class BreakerRow:
+    """A circuit breaker of a process that is not closed."""
+
+    name: str
+    state: BreakerState
+    since_ms: int
+    until_ms: int | None  # when the next call is let through; None: one is under way
+    held: int  # how many calls and tasks wait for it here
+    error: str  # the failure that opened it, for people
 
 
 @dataclass(slots=True)
@@ -93,6 +117,7 @@ class Manifest:
     concurrency: int
     started_ms: int
     seen_ms: int
+    breakers: list[BreakerRow] = field(default_factory=list)  # those that are not closed
     version: int = FORMAT_VERSION
 
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from holdfast.schemas.records.parts import FORMAT_VERSION, Failure, Payload
+from holdfast.schemas.records.parts import (
+    FORMAT_VERSION,
+    AgentPause,
+    Failure,
+    Payload,
+    StateDeletion,
+)
 
 __all__ = ["ControlAction", "ControlEnvelope", "Reply", "TaskEnvelope"]
 
@@ -26,6 +32,8 @@ class TaskEnvelope:
     loose_order: bool = False  # others of this order key may pass while this one retries
     timeout_ms: int | None = None  # duration, counted while the handler holds a place
     deadline_ms: int | None = None
+    progress_timeout_ms: int | None = None  # without a step or a word of progress, in its place
+    journal_from: int = 0  # what attempts before this one have journaled is dropped; 0: nothing is
     version: int = FORMAT_VERSION
 
 
@@ -36,6 +44,9 @@ class ControlAction(StrEnum):
     EXPIRE = "expire"  # the same, but only if its handler has not begun: a queue time-out
     RELEASE = "release"  # forget all you know of the task: it is closed
     REPLY = "reply"  # what one of its asks led to
+    DELETE_STATE = "delete_state"  # about an order key, of no task: run and task are empty
+    PAUSE = "pause"  # begin no task, or none of an order key; of no task either
+    RESUME = "resume"  # the end of a pause
 
 
 @dataclass(slots=True)
@@ -60,4 +71,6 @@ class ControlEnvelope:
     reply_key: str
     sent_ms: int
     reply: Reply | None = None
+    deletion: StateDeletion | None = None
+    pause: AgentPause | None = None
     version: int = FORMAT_VERSION

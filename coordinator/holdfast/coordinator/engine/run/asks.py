@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 from holdfast.coordinator.engine.inputs import Arrival
 from holdfast.coordinator.engine.run import calls, children
@@ -15,6 +16,7 @@ from holdfast.coordinator.engine.run.failing import failure_of
 from holdfast.coordinator.engine.run.signals import (
     keep_signal,
     knows_signal,
+    misfit,
     signal_payload,
     take_signal,
 )
@@ -26,14 +28,13 @@ from holdfast.schemas.errors import Undecodable, Unencodable
 from holdfast.schemas.records import (
     Ask,
     AskEntry,
-    AskKind,
-    AskRow,
     CallAsk,
     ChildEnded,
     EventType,
     Failure,
     FailureKind,
     Payload,
+    PlanAsk,
     RunAsk,
     Signal,
     SignalAsk,
@@ -43,6 +44,7 @@ from holdfast.schemas.records import (
 )
 
 __all__ = [
+    "answer",
     "ask_name",
     "close_asks",
     "left_asks",
@@ -51,6 +53,7 @@ __all__ = [
     "on_called_ended",
     "on_child_ended",
     "on_signal",
+    "take_ask",
 ]
 
 ASKS_PER_TASK_MAX = 1_000
@@ -71,21 +74,31 @@ def find_ask(t: Transition, task_id: str, name: str, key: str) -> AskEntry | Non
     return entry if isinstance(entry, AskEntry) else None
 
 
-def on_ask(t: Transition, arrival: Arrival, ask: Ask) -> None:
-    """Take what a handler waits for; what can be answered at once is."""
+def take_ask(t: Transition, arrival: Arrival, ask: Ask) -> AskEntry | None:
+    """Return a new ask; None if nobody waits for it, or it was answered by a failure."""
     task = t.task(ask.task_id)
     if task is None or task.row.attempt != ask.attempt or task.row.state in TASK_ENDS:
         what = f"ask {ask.name!r} (key {ask.key!r}) of {ask.task_id!r}, attempt {ask.attempt}"
         t.emit_note(EventType.RESULT_IGNORED, f"{what}: nobody waits for it any more")
-        return
+        return None
     entry = AskEntry(ask, t.now_ms, None, None, None)
     problem = _problem(t, ask, arrival)
     if problem is None:
-        problem = _begin(t, arrival, entry)
+        return entry
+    answer(t, entry, None, problem)
+    return None
+
+
+def on_ask(t: Transition, arrival: Arrival, ask: Ask) -> None:
+    """Take what a handler waits for; what can be answered at once is."""
+    entry = take_ask(t, arrival, ask)
+    if entry is None:
+        return
+    problem = _begin(t, arrival, entry)
     if problem is not None:
         answer(t, entry, None, problem)
         return
-    if isinstance(ask.what, SleepAsk) and ask.what.until_ms <= t.now_ms:
+    if isinstance(ask.what, SleepAsk) and ask.what.duration_ms <= 0:
         answer(t, entry, None)
         return
     if isinstance(ask.what, SignalAsk):
@@ -94,7 +107,7 @@ def on_ask(t: Transition, arrival: Arrival, ask: Ask) -> None:
             answer(t, entry, signal.payload, signal=signal)
             return
     t.overlay.put(ask_name(ask.task_id, ask.name, ask.key), entry)
-    t.emit_ask(EventType.TASK_ASKED, ask_row(entry))
+    t.emit_ask(EventType.TASK_ASKED, entry.row())
     if isinstance(ask.what, RunAsk) and ask.what.detached:
         answer(t, entry, encode_json(entry.child))
 
@@ -102,7 +115,7 @@ def on_ask(t: Transition, arrival: Arrival, ask: Ask) -> None:
 def _problem(t: Transition, ask: Ask, arrival: Arrival) -> Failure | None:
     if arrival.problem is not None:
         return failure_of(FailureKind.UNKNOWN_TASK, arrival.problem)
-    if t.ending:
+    if t.sweeping or (t.ending and isinstance(ask.what, PlanAsk)):
         return failure_of(FailureKind.CANCELLED, "the run ends")
     if t.overlay.count(ASKS, ask.task_id) >= ASKS_PER_TASK_MAX:
         message = f"task {ask.task_id!r} waits for {ASKS_PER_TASK_MAX} things already"
@@ -115,11 +128,13 @@ def _problem(t: Transition, ask: Ask, arrival: Arrival) -> Failure | None:
 
 def _begin(t: Transition, arrival: Arrival, entry: AskEntry) -> Failure | None:
     what = entry.ask.what
-    if isinstance(what, SleepAsk | SignalAsk):
-        entry.timer_ms = what.until_ms
+    if isinstance(what, SleepAsk):
+        entry.timer_ms = t.now_ms + what.duration_ms
+    elif isinstance(what, SignalAsk):
+        entry.timer_ms = None if what.timeout_ms is None else t.now_ms + what.timeout_ms
     elif isinstance(what, CallAsk):
         return calls.start(t, arrival, entry, what)
-    else:
+    elif isinstance(what, RunAsk):
         return children.start(t, arrival, entry, what)
     return None
 
@@ -138,7 +153,7 @@ def answer(
     if t.overlay.get(name) is not None:
         t.overlay.put(name, None)
     message = "" if failure is None else failure.message
-    t.emit_ask(EventType.TASK_ANSWERED, ask_row(entry), message, signal)
+    t.emit_ask(EventType.TASK_ANSWERED, entry.row(), message, signal)
     task = t.task(ask.task_id)
     if task is not None and task.row.state not in TASK_ENDS:
         t.send_reply(task.row, ask, result, failure)
@@ -172,6 +187,11 @@ def on_child_ended(t: Transition, ended: ChildEnded) -> None:
     if entry is None or entry.child != ended.child_run_id:
         t.emit_note(EventType.RESULT_IGNORED, f"nobody waits for run {ended.child_run_id!r}")
         return
+    if ended.successor is not None:
+        after = replace(entry, child=ended.successor, child_key=ended.successor_key)
+        t.overlay.put(ask_name(ended.task_id, ended.name, ended.key), after)
+        t.emit_ask(EventType.TASK_ASKED, after.row(), f"{ended.child_run_id} is continued")
+        return
     answer(t, entry, ended.output, ended.failure)
 
 
@@ -186,7 +206,7 @@ def on_signal(t: Transition, signal: Signal) -> None:
         try:
             payload = signal_payload(t, what, signal.payload)
         except (Undecodable, Unencodable) as error:
-            t.emit_signal(EventType.SIGNAL_REFUSED, signal, str(error))
+            t.emit_signal(EventType.SIGNAL_REFUSED, signal, misfit(signal, error))
             return
         keep_signal(t, signal, taken=True)
         answer(t, entry, payload, signal=signal)
@@ -194,7 +214,10 @@ def on_signal(t: Transition, signal: Signal) -> None:
     if keep_signal(t, signal, taken=False):
         t.emit_signal(EventType.SIGNAL_KEPT, signal)
     else:
-        message = "the run keeps as many signals as it can, and no task waits for one of them"
+        message = (
+            f"run {t.run_id!r} keeps as many signals as it can, and no task waits for one of"
+            f" {signal.signal!r}: send it again once one does (`holdfast why {t.run_id}`)"
+        )
         t.emit_signal(EventType.SIGNAL_REFUSED, signal, message)
 
 
@@ -225,7 +248,7 @@ def close_asks(t: Transition, task_id: str) -> None:
             t.more = True
             return
         t.overlay.put(name, None)
-        t.emit_ask(EventType.ASK_CLOSED, ask_row(entry))
+        t.emit_ask(EventType.ASK_CLOSED, entry.row())
         if isinstance(entry.ask.what, CallAsk):
             calls.cancel(t, entry)
         elif isinstance(entry.ask.what, RunAsk):
@@ -245,21 +268,3 @@ def left_asks(t: Transition) -> None:
             close_asks(t, task_id)
         if t.more:
             return
-
-
-def ask_row(entry: AskEntry) -> AskRow:
-    """Return an ask as the events tell it."""
-    ask, what = entry.ask, entry.ask.what
-    kind, subject = _described(what)
-    until_ms = entry.timer_ms
-    return AskRow(ask.task_id, ask.name, ask.key, kind, subject, entry.child, until_ms)
-
-
-def _described(what: SleepAsk | SignalAsk | CallAsk | RunAsk) -> tuple[AskKind, str]:
-    if isinstance(what, SleepAsk):
-        return AskKind.SLEEP, ""
-    if isinstance(what, SignalAsk):
-        return AskKind.SIGNAL, what.signal
-    if isinstance(what, CallAsk):
-        return AskKind.CALL, f"{what.agent}.{what.task}"
-    return AskKind.RUN, children.plan_name(what)

@@ -12,6 +12,7 @@ from holdfast.coordinator.engine.run.failing import failure_of
 from holdfast.coordinator.engine.run.rows import new_task
 from holdfast.coordinator.engine.run.transition import Transition
 from holdfast.coordinator.engine.state import CALLED
+from holdfast.coordinator.engine.states import TASK_ENDS
 from holdfast.schemas.errors import Undecodable, Unencodable
 from holdfast.schemas.records import (
     Ask,
@@ -47,7 +48,10 @@ def start(t: Transition, arrival: Arrival, entry: AskEntry, what: CallAsk) -> Fa
     task = _task(entry.ask, what, resolved)
     task.row.input = values.payload(t.run_id, data)
     entry.child = task.row.task_id
-    dispatch(t, call_node(task), task, task.row.input)
+    if t.starting:
+        dispatch(t, call_node(task), task, task.row.input)
+    else:
+        t.put(task)  # its run is paused: it is handed out when that is over
     return None
 
 
@@ -60,6 +64,8 @@ def _task(ask: Ask, what: CallAsk, resolved: ResolvedTask) -> TaskEntry:
         retry=what.retry or resolved.retry,
         timeout_ms=resolved.timeout_ms if what.timeout_ms is None else what.timeout_ms,
         queue_timeout_ms=resolved.queue_timeout_ms,
+        progress_timeout_ms=resolved.progress_timeout_ms,
+        output_schema_id=resolved.output_schema_id,
     )
     task = new_task(what.agent, what.task, call_id(ask))
     task.row.order_key = what.order_key
@@ -75,5 +81,6 @@ def cancel(t: Transition, entry: AskEntry) -> None:
     if task.row.state is TaskState.DISPATCHED:
         ask_to_cancel(t, task, FailureKind.UPSTREAM)
     elif task.row.state is not TaskState.CANCELLING:
-        cut(t, task, FailureKind.UPSTREAM)
+        if task.row.state not in TASK_ENDS:  # the end of its run may have come first
+            cut(t, task, FailureKind.UPSTREAM)
         t.overlay.put(task.row.task_id, None)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 
 from holdfast.coordinator.engine.effects import Tell
 from holdfast.coordinator.engine.inputs import Arrival
 from holdfast.coordinator.engine.run.failing import failure_of
 from holdfast.coordinator.engine.run.transition import Transition
+from holdfast.schemas.command_arguments import CancelArguments
 from holdfast.schemas.errors import HoldfastError
 from holdfast.schemas.records import (
-    Ask,
     AskEntry,
     ChildEnded,
     Command,
@@ -19,32 +18,45 @@ from holdfast.schemas.records import (
     CoordinatorEnvelope,
     Failure,
     FailureKind,
+    Outcome,
     Parent,
     Payload,
     RunAsk,
+    RunState,
     Submission,
 )
 from holdfast.schemas.resolution import ResolvedPlan, render_order_key
+from holdfast.schemas.schedules import SCHEDULE_PREFIX
 
-__all__ = ["cancel", "child_id", "plan_name", "start", "tell_parent"]
+__all__ = [
+    "SUCCESSOR_MARK",
+    "cancel",
+    "cancel_child",
+    "child_id",
+    "plan_hash",
+    "start",
+    "tell_parent",
+]
 
+_OUTCOMES = {
+    RunState.SUCCEEDED: Outcome.SUCCEEDED,
+    RunState.FAILED: Outcome.FAILED,
+    RunState.CANCELLED: Outcome.CANCELLED,
+}
+SUCCESSOR_MARK = "~"
+"""What stands, in the id of a run that continues another, between that one's id and a number."""
 _PREFIX_CHARS_MAX = 100
 """Of the asking run's id, in the id of a child: ids have at most 128 characters."""
 
 
-def child_id(run_id: str, ask: Ask) -> str:
-    """Return the id of the run that an ask starts, where it names none."""
-    parts = f"{run_id}\x00{ask.task_id}\x00{ask.name}\x00{ask.key}".encode()
-    return f"{run_id[:_PREFIX_CHARS_MAX]}.{hashlib.sha256(parts).hexdigest()[:16]}"
+def child_id(run_id: str, task_id: str, name: str, key: str) -> str:
+    """Return the id of the run that an ask starts, where it names none.
 
-
-def plan_name(what: RunAsk) -> str:
-    """Return the name of the plan that is asked for; "" where it cannot be read."""
-    try:
-        name = json.loads(what.plan)["name"]
-    except (ValueError, LookupError, TypeError):
-        return ""
-    return name if isinstance(name, str) else ""
+    That of a plan within the plan has the empty name, which no step has.
+    """
+    parts = f"{run_id}\x00{task_id}\x00{name}\x00{key}".encode()
+    prefix = run_id[:_PREFIX_CHARS_MAX].replace(SUCCESSOR_MARK, "-")
+    return f"{prefix}.{hashlib.sha256(parts).hexdigest()[:16]}"
 
 
 def start(t: Transition, arrival: Arrival, entry: AskEntry, what: RunAsk) -> Failure | None:
@@ -57,18 +69,19 @@ def start(t: Transition, arrival: Arrival, entry: AskEntry, what: RunAsk) -> Fai
     except HoldfastError as error:
         return failure_of(FailureKind.SCHEMA, f"the run cannot be started: {error}")
     plan = resolved.to_json()
-    run_id = what.run_id or child_id(t.run_id, ask)
+    run_id = what.run_id or child_id(t.run_id, ask.task_id, ask.name, ask.key)
     parent = Parent(t.run_id, t.run.reply_key, ask.task_id, ask.name, ask.key)
     submission = Submission(
         plan=plan,
         input=what.input,
-        input_hash=_hash(what),
+        input_hash=plan_hash(what.plan, what.input),
         # Effects keep their idempotency keys where this run is forked, so those of a child do.
-        origin=what.run_id or child_id(row.origin, ask),
+        origin=what.run_id or child_id(row.origin, ask.task_id, ask.name, ask.key),
         submitted_by=f"{t.run_id}/{ask.task_id}",
         order_key=order_key,
         parent=None if what.detached else parent,
-        deadline_ms=None if what.detached else row.deadline_ms,
+        # What undoes is not cut off by a deadline that has passed.
+        deadline_ms=None if what.detached or t.compensating else row.deadline_ms,
     )
     entry.child = run_id
     entry.child_key = order_key or run_id
@@ -76,30 +89,45 @@ def start(t: Transition, arrival: Arrival, entry: AskEntry, what: RunAsk) -> Fai
     return None
 
 
-def _hash(what: RunAsk) -> str:
-    digest = hashlib.sha256(what.plan.encode() + b"\0")
-    digest.update(what.input if isinstance(what.input, bytes) else repr(what.input).encode())
+def plan_hash(plan: str, run_input: Payload) -> str:
+    """Return the hash over plan and input of a run that another run submits."""
+    digest = hashlib.sha256(plan.encode() + b"\0")
+    digest.update(run_input if isinstance(run_input, bytes) else repr(run_input).encode())
     return digest.hexdigest()
 
 
 def cancel(t: Transition, entry: AskEntry) -> None:
     """Nobody waits for a child any more: let it end."""
-    if entry.child is None or entry.child_key is None:
-        return
+    if entry.child is not None and entry.child_key is not None:
+        cancel_child(t, entry.ask.task_id, entry.child, entry.child_key)
+
+
+def cancel_child(t: Transition, task_id: str, child: str, child_key: str) -> None:
+    """Tell a run that `task_id` does not wait for it any more."""
     command = Command(
-        command_id=f"{t.run_id}/{entry.child}",
+        command_id=f"{t.run_id}/{child}",
         action=CommandAction.CANCEL,
         task_id=None,
-        arguments="{}",
+        # What was said of compensation holds for all of the tree.
+        arguments=CancelArguments(compensate=t.run.undoes).to_json(),
         actor=f"run {t.run_id}",
-        reason=f"task {entry.ask.task_id!r} of run {t.run_id!r} does not wait for it any more",
+        reason=f"task {task_id!r} of run {t.run_id!r} does not wait for it any more",
     )
-    t.tell(entry.child_key, entry.child, command)
+    t.tell(child_key, child, command)
 
 
 def tell_parent(
-    parent: Parent, child: str, output: Payload, failure: Failure | None, now_ms: int
+    parent: Parent,
+    child: str,
+    output: Payload,
+    failure: Failure | None,
+    now_ms: int,
+    state: RunState | None = None,
 ) -> Tell:
-    """Return the word to the run that asked for `child`."""
+    """Return the word to the run or schedule that asked for `child`; `state` None: refused."""
+    if parent.run_id.startswith(SCHEDULE_PREFIX):
+        output = None  # a schedule asks how its runs end, not what they give
+        child = child.partition(SUCCESSOR_MARK)[0]  # and knows them by their first id
     body = ChildEnded(child, parent.task_id, parent.name, parent.key, output, failure)
+    body.outcome = None if state is None else _OUTCOMES.get(state)
     return Tell(parent.reply_key, CoordinatorEnvelope(parent.run_id, now_ms, body))

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from holdfast.coordinator.engine.run.continuing import go_on_all
-from holdfast.coordinator.engine.run.dispatch import dispatch
 from holdfast.coordinator.engine.run.ending import cancel_run, settle
-from holdfast.coordinator.engine.run.failing import end_task
-from holdfast.coordinator.engine.run.results import after_end
-from holdfast.coordinator.engine.run.rows import touch_task
-from holdfast.coordinator.engine.run.starting import restart
+from holdfast.coordinator.engine.run.operating import (
+    discard,
+    replay,
+    retry_task,
+    rule,
+    task_problem,
+)
+from holdfast.coordinator.engine.run.successors import pass_on
 from holdfast.coordinator.engine.run.transition import Transition
 from holdfast.coordinator.engine.states import RUN_ENDS
+from holdfast.schemas.command_arguments import CancelArguments
+from holdfast.schemas.errors import did_you_mean
 from holdfast.schemas.records import (
     Command,
     CommandAction,
@@ -20,8 +26,6 @@ from holdfast.schemas.records import (
     Marker,
     RunEntry,
     RunState,
-    TaskEntry,
-    TaskState,
 )
 
 __all__ = ["on_command"]
@@ -29,6 +33,15 @@ __all__ = ["on_command"]
 COMMAND_CHARS_MAX = 16_384
 """Of reason, actor and arguments together: events repeat them."""
 _OPEN = (RunState.RUNNING, RunState.WAITING, RunState.PAUSED)
+_OF_TASKS = frozenset(
+    {
+        CommandAction.REPLAY,
+        CommandAction.DISCARD,
+        CommandAction.RETRY,
+        CommandAction.SKIP,
+        CommandAction.OVERRIDE,
+    }
+)
 
 
 def on_command(t: Transition, command: Command, marker: Marker | None) -> None:
@@ -37,11 +50,14 @@ def on_command(t: Transition, command: Command, marker: Marker | None) -> None:
         message = f"the reason is too long: at most {COMMAND_CHARS_MAX} characters are taken"
         t.emit_note(EventType.COMMAND_REFUSED, message)
         return
-    problem = _problem(t, command, marker)
-    if problem is not None:
-        t.emit_note(EventType.COMMAND_REFUSED, problem, command)
+    if t.overlay.get("") is None and marker is not None and pass_on(t, command, marker):
         return
-    t.emit_note(EventType.COMMAND_ACCEPTED, _told(command), command)
+    problem = _problem(t, command, marker)
+    noted = replace(command, output=None)  # it may be large; the task's row will have it
+    if problem is not None:
+        t.emit_note(EventType.COMMAND_REFUSED, problem, noted)
+        return
+    t.emit_note(EventType.COMMAND_ACCEPTED, _told(command), noted)
     _ACTIONS[command.action](t, command)
 
 
@@ -53,21 +69,31 @@ def _told(command: Command) -> str:
 def _problem(t: Transition, command: Command, marker: Marker | None) -> str | None:
     known = t.overlay.get("")
     if not isinstance(known, RunEntry):
+        if marker is not None and marker.successor is not None:
+            return f"run {t.run_id!r} is closed; it goes on as {marker.successor!r}"
         if marker is not None:
             return f"run {t.run_id!r} is closed ({marker.state}): it takes no more commands"
         return f"no run {t.run_id!r} is known here; if its plan has an order key, name that key"
     state = known.row.state
     if state in RUN_ENDS:
         return f"run {t.run_id!r} is closed ({state}): it takes no more commands"
-    if command.action in (CommandAction.REPLAY, CommandAction.DISCARD):
-        return _task_problem(t, command, state)
+    if command.action in _OF_TASKS:
+        return task_problem(t, command, state)
     allowed = {
         CommandAction.CANCEL: _OPEN,
         CommandAction.PAUSE: (RunState.RUNNING, RunState.WAITING),
         CommandAction.RESUME: (RunState.PAUSED,),
     }[command.action]
+    if state is RunState.COMPENSATING:
+        return (
+            f"run {t.run_id!r} is compensating: what it did is being undone, and that is not cut"
+            f" short, nor stopped; see what is left by `holdfast why {t.run_id}`. What is stuck can"
+            " be replayed, or given up: `holdfast dead-letters replay`, `discard`"
+        )
     if state not in allowed:
         return f"run {t.run_id!r} is {state}: it cannot be {_PAST[command.action]} now"
+    if command.action is CommandAction.CANCEL:
+        return _cancel_problem(t, command)
     return None
 
 
@@ -78,27 +104,22 @@ _PAST = {
 }
 
 
-def _task_problem(t: Transition, command: Command, state: RunState) -> str | None:
-    if command.task_id is None:
-        return f"{command.action} needs the id of a task: see `holdfast dead-letters list`"
-    entry = t.task(command.task_id)
-    if entry is None:
-        return f"run {t.run_id!r} has no task {command.task_id!r} that was started"
-    if entry.row.state is not TaskState.DEAD:
-        return (
-            f"task {command.task_id!r} is {entry.row.state}, not in the dead letters:"
-            f" there is nothing to {command.action}"
-        )
-    if state is RunState.PAUSED and command.action is CommandAction.REPLAY:
-        return f"run {t.run_id!r} is paused: resume it first, then replay {command.task_id!r}"
-    if state not in _OPEN:
-        return f"run {t.run_id!r} is {state}: its dead letters are closed with it"
-    return None
-
-
 def _cancel(t: Transition, command: Command) -> None:
-    cancel_run(t, command.reason or f"cancelled by {command.actor}")
+    said = CancelArguments.of(command.arguments)
+    reason = command.reason or f"cancelled by {command.actor}"
+    cancel_run(t, reason, undoes=said.compensate, undo_from=said.compensate_from)
     settle(t)
+
+
+def _cancel_problem(t: Transition, command: Command) -> str | None:
+    try:
+        said = CancelArguments.of(command.arguments)
+    except ValueError as error:
+        return f"cancel: {error}"
+    if said.compensate_from is not None and said.compensate_from not in t.graph.nodes:
+        known = did_you_mean(said.compensate_from, t.graph.nodes)
+        return f"run {t.run_id!r} has no task {said.compensate_from!r}{known}"
+    return None
 
 
 def _pause(t: Transition, command: Command) -> None:
@@ -113,44 +134,13 @@ def _resume(t: Transition, command: Command) -> None:
     settle(t)
 
 
-def _dead(t: Transition, command: Command) -> TaskEntry:
-    entry = t.task(command.task_id or "")
-    assert entry is not None, "checked before"
-    return entry
-
-
-def _replay(t: Transition, command: Command) -> None:
-    """Let a dead task go on with a new attempt, with all its retries before it."""
-    entry = touch_task(_dead(t, command))
-    row = entry.row
-    entry.attempts_base = row.attempt
-    node = t.node_of(row.task_id)
-    if "." in row.task_id:
-        payload = t.item_input(row.task_id)
-        if payload is None or row.attempt == 0:
-            # Its input or order key could not be made from the list, which has not changed since.
-            after_end(t, node, end_task(t, entry, TaskState.FAILED, row.failure))
-            return
-        dispatch(t, node, entry, payload)
-    elif row.attempt == 0:
-        restart(t, node, entry)
-    else:
-        dispatch(t, node, entry, row.input)
-    settle(t)
-
-
-def _discard(t: Transition, command: Command) -> None:
-    """Give a dead task up."""
-    entry = _dead(t, command)
-    node = t.node_of(entry.row.task_id)
-    ended = end_task(t, entry, TaskState.FAILED, entry.row.failure)
-    after_end(t, node, ended)
-
-
 _ACTIONS: dict[CommandAction, Callable[[Transition, Command], None]] = {
     CommandAction.CANCEL: _cancel,
     CommandAction.PAUSE: _pause,
     CommandAction.RESUME: _resume,
-    CommandAction.REPLAY: _replay,
-    CommandAction.DISCARD: _discard,
+    CommandAction.REPLAY: replay,
+    CommandAction.DISCARD: discard,
+    CommandAction.RETRY: retry_task,
+    CommandAction.SKIP: rule,
+    CommandAction.OVERRIDE: rule,
 }

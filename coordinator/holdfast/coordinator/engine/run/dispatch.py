@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from holdfast.coordinator.engine.graph import Node
+from holdfast.coordinator.engine.run.inner import begin_inner, inner_order_key
 from holdfast.coordinator.engine.run.rows import next_task
 from holdfast.coordinator.engine.run.transition import Transition
 from holdfast.coordinator.engine.templates import MappingFailed
@@ -16,7 +17,10 @@ __all__ = ["dispatch", "encode_input", "order_key"]
 
 
 def dispatch(t: Transition, node: Node, entry: TaskEntry, payload: Payload) -> None:
-    """Send the task's next attempt with `payload` (an item's stands in its list)."""
+    """Send the task's next attempt with `payload` (an item's stands in its list), or its run."""
+    if node.inner is not None:
+        begin_inner(t, node, entry, payload)
+        return
     after = next_task(t.run_id, entry, TaskState.DISPATCHED)
     row = after.row
     row.attempt += 1
@@ -51,12 +55,19 @@ def encode_input(t: Transition, node: Node, document: Mapping[str, Any]) -> Payl
     return t.scope.values.payload(t.run_id, data)
 
 
-def order_key(t: Transition, node: Node, item: Any = None) -> str | None:
-    """Return the order key of a task: its own, or the one that its run's plan declares."""
+def order_key(
+    t: Transition, node: Node, payload: Payload, bound: Mapping[str, Any] | None = None
+) -> str | None:
+    """Return the order key of a task: its own, or the one that its run's plan declares.
+
+    That of a plan within the plan is its run's, by its input: `payload`.
+    """
+    if node.inner is not None:
+        return inner_order_key(t, node.inner, payload)
     template = node.order_key
     if template is None:
         return t.run.row.order_key
-    value = template.make(t.document(template, item))
+    value = template.make(t.document(template, bound, node=node))
     if value is None or value == "":
         return t.run.row.order_key
     if isinstance(value, bool | int | float | str):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from holdfast.coordinator.engine.graph import Node
+from holdfast.coordinator.engine.run.retrying import next_attempt
 from holdfast.coordinator.engine.run.rows import next_task
 from holdfast.coordinator.engine.run.transition import Transition
 from holdfast.schemas.records import (
@@ -12,12 +11,11 @@ from holdfast.schemas.records import (
     EventType,
     Failure,
     FailureKind,
-    RetryPolicy,
     TaskEntry,
     TaskState,
 )
 
-__all__ = ["backoff_ms", "end_task", "fail_attempt", "failure_of", "give_up"]
+__all__ = ["end_task", "fail_attempt", "failure_of", "give_up"]
 
 _EXHAUSTED = DeadLetterReason.EXHAUSTED
 _UNDECODABLE = FailureKind.UNDECODABLE
@@ -36,27 +34,13 @@ DEAD_LETTER_REASONS: dict[FailureKind, DeadLetterReason | None] = {
     # Nobody has to look into these: someone asked for it, or another task is the cause.
     FailureKind.CANCELLED: None,
     FailureKind.UPSTREAM: None,
+    FailureKind.NOT_NEEDED: None,
 }
 
 
 def failure_of(kind: FailureKind, message: str, *, retryable: bool = False) -> Failure:
     """Return a failure that the coordinator itself found."""
     return Failure(kind, "", message, "", retryable)
-
-
-def backoff_ms(policy: RetryPolicy, run_id: str, task_id: str, attempt: int, base: int) -> int:
-    """Return how long to wait after `attempt` failed, in milliseconds.
-
-    initial * factor^(n-1), at most max, n counted from the last replay (`base`); jittered up and
-    down by a share that depends on run, task and attempt alone: the engine draws no lots, and a
-    restored slot decides the same.
-    """
-    # The exponent is bounded before the power is taken: 10,000 attempts overflow a float.
-    exponent = min(attempt - base - 1, 64)
-    delay = min(policy.initial_ms * policy.factor**exponent, float(policy.max_ms))
-    digest = hashlib.sha256(f"{run_id}/{task_id}/{attempt}".encode()).digest()
-    share = int.from_bytes(digest[:8], "big") / 2**64 * 2 - 1
-    return max(0, round(delay * (1 + policy.jitter * share)))
 
 
 def fail_attempt(
@@ -67,20 +51,20 @@ def fail_attempt(
     RETRYING: it goes on by itself. DEAD: it waits for a person. FAILED or CANCELLED: it has ended,
     and the caller says what that means for its map or run.
     """
-    attempts = entry.row.attempt - entry.attempts_base
-    if not failure.retryable or attempts >= node.retry.attempts:
+    following = next_attempt(node.retry, t.run_id, entry, failure)
+    if following is None:
         return give_up(t, node, entry, failure, buried=buried)
-    if t.ending:
-        # It could be tried again, but the run ends: nobody needs to look into it.
+    if t.sweeping or entry.row.state is TaskState.CANCELLING:
+        # It could be tried again, but nobody wants it any more, nor needs to look into it.
         return end_task(t, entry, TaskState.CANCELLED, failure)
     after = next_task(t.run_id, entry, TaskState.RETRYING)
     row = after.row
     row.failure = failure
-    delay = backoff_ms(node.retry, t.run_id, row.task_id, row.attempt, entry.attempts_base)
-    row.retry_ms = after.timer_ms = t.now_ms + delay
+    row.retry_ms = after.timer_ms = t.now_ms + following.delay_ms
+    after.attempts_base, after.failed_by = following.attempts_base, following.failed_by
     after.cancel_kind = None
     t.put(after)
-    t.emit_task(EventType.TASK_RETRYING, row)
+    t.emit_task(EventType.TASK_RETRYING, row, following.why)
     return after
 
 
@@ -92,10 +76,14 @@ def give_up(
     `buried`: the record that nobody could read is one; a second would count it twice.
     """
     reason = DEAD_LETTER_REASONS[failure.kind]
+    if node.undoes:
+        reason = DeadLetterReason.COMPENSATION
     heard = entry.call is not None  # its caller hears of it, and decides
     if reason is not None and not heard and not (buried and failure.kind is _UNDECODABLE):
         t.park(entry.row, reason, failure)
-    if not node.wait or t.ending or reason is None:
+    if entry.row.state is TaskState.CANCELLING and not t.sweeping:
+        return end_task(t, entry, TaskState.CANCELLED, failure)  # its run goes on without it
+    if not node.wait or t.sweeping or reason is None:
         return end_task(t, entry, TaskState.FAILED, failure)
     after = next_task(t.run_id, entry, TaskState.DEAD)
     after.row.failure = failure

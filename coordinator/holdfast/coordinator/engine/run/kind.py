@@ -10,11 +10,13 @@ from holdfast.coordinator.engine.inputs import (
     Input,
     TimerDue,
 )
-from holdfast.coordinator.engine.run.asks import on_ask, on_child_ended, on_signal
+from holdfast.coordinator.engine.run.asks import on_ask, on_signal
 from holdfast.coordinator.engine.run.broken import on_broken
 from holdfast.coordinator.engine.run.commands import on_command
 from holdfast.coordinator.engine.run.continuing import on_continuation
-from holdfast.coordinator.engine.run.results import on_progress, on_result
+from holdfast.coordinator.engine.run.growing import on_plan_ask
+from holdfast.coordinator.engine.run.results import on_child, on_progress, on_result
+from holdfast.coordinator.engine.run.signals import unusable
 from holdfast.coordinator.engine.run.submission import on_submission
 from holdfast.coordinator.engine.run.timers import on_timer
 from holdfast.coordinator.engine.run.transition import Scope, Transition
@@ -27,6 +29,7 @@ from holdfast.schemas.records import (
     Command,
     EventType,
     Marker,
+    PlanAsk,
     RunEntry,
     Signal,
     Submission,
@@ -80,26 +83,36 @@ def _arrive(t: Transition, arrival: Arrival, marker: Marker | None) -> None:
     if isinstance(body, Command):
         on_command(t, body, marker)
         return
+    if isinstance(body, Signal) and (problem := unusable(body)) is not None:
+        t.emit_note(EventType.SIGNAL_REFUSED, problem)
+        return
     known = t.overlay.get("")
     if isinstance(known, RunEntry) and known.row.state not in RUN_ENDS:
         if isinstance(body, TaskResult):
             on_result(t, body, buried=arrival.buried)
         elif isinstance(body, TaskProgress):
             on_progress(t, body)
+        elif isinstance(body, Ask) and isinstance(body.what, PlanAsk):
+            on_plan_ask(t, arrival, body)
         elif isinstance(body, Ask):
             on_ask(t, arrival, body)
         elif isinstance(body, ChildEnded):
-            on_child_ended(t, body)
-        else:
+            on_child(t, body)
+        elif isinstance(body, Signal):
             on_signal(t, body)
     elif isinstance(body, Signal):
-        how = "is not known here" if marker is None else f"is closed ({marker.state})"
-        message = f"run {t.run_id!r} {how}: it takes no signals"
+        message = f"no run {t.run_id!r} is known here; if its plan has an order key, name that key"
+        if marker is not None:
+            message = f"run {t.run_id!r} is closed ({marker.state}): it takes no more signals"
         t.emit_signal(EventType.SIGNAL_REFUSED, body, message)
-    elif isinstance(body, TaskResult):
+    elif isinstance(body, TaskResult | Ask | ChildEnded):
         how = "is not known here" if marker is None else f"is closed ({marker.state})"
-        t.emit_note(
-            EventType.RESULT_IGNORED,
-            f"attempt {body.attempt} of {body.task_id!r} ({body.outcome}) from"
-            f" {body.instance!r}: the run {how}",
-        )
+        t.emit_note(EventType.RESULT_IGNORED, f"{_described(body)}: the run {how}")
+
+
+def _described(body: TaskResult | Ask | ChildEnded) -> str:
+    if isinstance(body, TaskResult):
+        return f"attempt {body.attempt} of {body.task_id!r} ({body.outcome}) from {body.instance!r}"
+    if isinstance(body, Ask):
+        return f"ask {body.name!r} (key {body.key!r}) of {body.task_id!r}, attempt {body.attempt}"
+    return f"the end of run {body.child_run_id!r}, which {body.task_id!r} waited for"

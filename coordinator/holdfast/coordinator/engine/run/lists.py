@@ -18,6 +18,7 @@ from holdfast.schemas.records import ItemFailure, ListChunk, Payload
 
 __all__ = [
     "EvaluatedLists",
+    "folded_name",
     "input_chunks",
     "item_failure",
     "item_input",
@@ -73,6 +74,11 @@ def items_name(map_id: str, chunk: int, part: int = 0) -> str:
 def outputs_name(map_id: str, chunk: int) -> str:
     """Return where the outputs of a chunk stand."""
     return f"{map_id}/outputs/{chunk}"
+
+
+def folded_name(map_id: str) -> str:
+    """Return where the reducer's last output stands."""
+    return f"{map_id}/folded"
 
 
 def input_chunks(overlay: Overlay, map_id: str, chunk: int) -> Iterator[tuple[str, ListChunk]]:

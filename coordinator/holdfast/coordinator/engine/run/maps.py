@@ -5,7 +5,7 @@ Everything about a map is in its own entry and in its chunks: how far the list s
 has ended stays until all of its chunk have; then the chunk's outputs take the place of its inputs
 and of its items' entries. So what a map holds is its window and its outputs, not its history.
 
-The functions here answer True when the map has ended well: the caller goes on with its dependants.
+A map may end in any of the functions here; whoever calls them looks, and carries on (`carry_on`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,14 @@ from typing import Any
 from holdfast.coordinator.engine.graph import Node
 from holdfast.coordinator.engine.run.dispatch import dispatch, encode_input, order_key
 from holdfast.coordinator.engine.run.ending import fail_run
-from holdfast.coordinator.engine.run.failing import failure_of, give_up
+from holdfast.coordinator.engine.run.failing import end_task, failure_of, give_up
+from holdfast.coordinator.engine.run.folding import (
+    far_ahead,
+    fold,
+    folded,
+    forget_fold,
+    take_fold,
+)
 from holdfast.coordinator.engine.run.lists import (
     input_chunks,
     item_failure,
@@ -43,53 +50,59 @@ from holdfast.schemas.records import (
     TaskState,
 )
 
-__all__ = ["count_item", "expand", "go_on", "resume"]
+__all__ = ["close_chunks", "count_item", "expand", "go_on", "on_folded"]
 
 PROGRESS_SHARE = 100
 """A map says about this many times how far it is."""
 _ITEM_RECORDS = 5
 """The most that handing out one item takes: its three records, and a part of its chunk."""
-_IN_FLIGHT = (TaskState.DISPATCHED, TaskState.RETRYING, TaskState.CANCELLING)
+_NO_FAILURES = (TaskState.SUCCEEDED, TaskState.SKIPPED)
+"""An item that somebody skipped has no output, and fails no map."""
+_IN_FLIGHT = (
+    TaskState.DISPATCHED,
+    TaskState.EXPANDED,  # worked by a run of its own
+    TaskState.RETRYING,
+    TaskState.CANCELLING,
+)
 
 
-def expand(t: Transition, node: Node, entry: TaskEntry) -> bool:
+def expand(t: Transition, node: Node, entry: TaskEntry) -> None:
     """Start a map. Raises `MappingFailed` when there is no list to go over."""
     items = _list(t, node)
     if not items:
         after = next_task(t.run_id, entry, TaskState.SUCCEEDED)
-        after.row.output = encode_json([])
+        after.row.output = encode_json([] if node.reducer is None else None)
         after.row.finished_ms = t.now_ms
         t.put(after)
         t.emit_task(EventType.TASK_SUCCEEDED, after.row)
-        return True
+        return
     after = next_task(t.run_id, entry, TaskState.EXPANDED)
     after.row.total = len(items)
     after.row.started_ms = t.now_ms
     t.put(after)
     t.emit_task(EventType.TASK_EXPANDED, after.row)
-    return go_on(t, node)
+    go_on(t, node)
 
 
-def resume(t: Transition, node: Node) -> bool:
-    """Do what an earlier event left undone."""
+def close_chunks(t: Transition, node: Node) -> None:
+    """Do what an earlier event left undone, but for what `go_on` does."""
     entry = _map(t, node)
+    if node.over is None:
+        return  # a loop
     if entry.row.state is TaskState.SUCCEEDED:
         _remove_outputs(t, node, entry)
-        return False
-    if entry.row.state is not TaskState.EXPANDED:
-        return False
-    for chunk in range(_chunks(t, entry.next_index)):
-        _close_chunk(t, node, chunk)
-    return go_on(t, node)
+    elif entry.row.state is TaskState.EXPANDED:
+        for chunk in range(_chunks(t, entry.next_index)):
+            _close_chunk(t, node, chunk)
 
 
-def go_on(t: Transition, node: Node) -> bool:
+def go_on(t: Transition, node: Node) -> None:
     """Hand out items while the window has room; end the map when all have ended."""
     while t.starting:
         entry = _map(t, node)
         if entry.row.state is not TaskState.EXPANDED or entry.next_index >= entry.row.total:
             break
-        if t.count(_IN_FLIGHT, node.id) >= node.max_parallel:
+        if t.count(_IN_FLIGHT, node.id) >= node.max_parallel or far_ahead(t, node, entry):
             break
         if t.room() < _ITEM_RECORDS + t.scope.limits.reserve:
             t.more = True
@@ -98,31 +111,59 @@ def go_on(t: Transition, node: Node) -> bool:
             _add_chunk(t, node, entry)
         else:
             _hand_out(t, node, entry)
-    return not t.ending and _end(t, node)
+    if not t.ending and _map(t, node).row.state is TaskState.EXPANDED:
+        problem = fold(t, node)
+        if problem is not None:
+            _fail(t, node, problem)
+        _end(t, node)
 
 
 def count_item(t: Transition, node: Node, item: TaskEntry) -> None:
     """Note that an item has ended."""
     entry = touch_task(_map(t, node))
     row = entry.row
-    failed = item.row.state is not TaskState.SUCCEEDED
+    failed = item.row.state not in _NO_FAILURES
     row.done += 1
     row.failed += failed
     t.put(entry)
-    if t.ending:
-        return
-    if failed and not node.collect:
+    if t.ending or row.state in TASK_ENDS:
+        return  # nobody waits for its items any more
+    if failed and row.failed > node.failures_allowed(row.total):
         failure = item.row.failure or failure_of(FailureKind.ERROR, "it did not succeed")
-        _fail(t, item.row.task_id, failure)
+        _fail_by_item(t, node, item.row.task_id, failure)
         return
     if row.done % max(1, row.total // PROGRESS_SHARE) == 0 and row.done < row.total:
         t.emit_task(EventType.TASK_PROGRESSED, row, f"{row.done} of {row.total}")
     _close_chunk(t, node, _index(item.row.task_id) // t.scope.limits.chunk_items)
 
 
-def _fail(t: Transition, task_id: str, failure: Failure) -> None:
-    message = f"task {task_id!r} failed: {failure.message}"
-    fail_run(t, Failure(failure.kind, failure.error_class, message, failure.traceback, False))
+def on_folded(t: Transition, node: Node, reducer: TaskEntry) -> None:
+    """Take the end of a reducer's task."""
+    if _map(t, node).row.state is not TaskState.EXPANDED:
+        return
+    problem = take_fold(t, node, reducer)
+    if problem is not None:
+        _fail(t, node, problem)
+
+
+def _fail_by_item(t: Transition, node: Node, item_id: str, failure: Failure) -> None:
+    """Let the map fail for an item of it that has."""
+    row = _map(t, node).row
+    message = f"task {item_id!r} failed: {failure.message}"
+    allowed = node.failures_allowed(row.total)
+    if allowed:
+        message = f"{row.failed} of {row.total} items failed, at most {allowed} may; {message}"
+    told = Failure(failure.kind, failure.error_class, message, failure.traceback, False)
+    if t.graph.races:
+        _fail(t, node, told)
+    else:
+        fail_run(t, told)  # it is swept with the run, and stays as it is meanwhile
+
+
+def _fail(t: Transition, node: Node, failure: Failure) -> None:
+    """End the map; whoever carries on says what that means for the run."""
+    end_task(t, _map(t, node), TaskState.FAILED, failure)
+    t.scope.lists.forget(t.run_id, node.id)
 
 
 def _map(t: Transition, node: Node) -> TaskEntry:
@@ -145,7 +186,7 @@ def _list(t: Transition, node: Node) -> list[Any]:
     if known is not None:
         return known
     assert node.over is not None, f"{node.id} is no map"
-    items = node.over.make(t.document(node.over))
+    items = node.over.make(t.document(node.over, node=node))
     if not isinstance(items, list):
         kind = "null" if items is None else f"a {type(items).__name__}"
         raise MappingFailed(f"task {node.id!r}: over is {kind}; it must be a list")
@@ -166,7 +207,7 @@ def _add_chunk(t: Transition, node: Node, entry: TaskEntry) -> None:
     items = _list(t, node)[first : first + t.scope.limits.chunk_items]
     payloads: list[Payload] = []
     failures: list[ItemFailure] = []
-    document = dict(t.document(node.input))
+    document = dict(t.document(node.input, node=node))
     for offset, item in enumerate(items):
         document["item"] = item
         try:
@@ -188,15 +229,15 @@ def _hand_out(t: Transition, node: Node, entry: TaskEntry) -> None:
     after.next_index += 1
     t.put(after)
     item = new_task(node.agent, node.task, f"{node.id}.{index}")
+    payload = item_input(t.overlay, node.id, index, t.scope.limits.chunk_items)
     problem = item_failure(t.overlay, node.id, index, t.scope.limits.chunk_items)
     if problem is None:
         try:
             source = _list(t, node)[index] if node.order_key is not None else None
-            item.row.order_key = order_key(t, node, source)
+            item.row.order_key = order_key(t, node, payload, {"item": source})
         except MappingFailed as error:
             problem = ItemFailure(index, FailureKind.SCHEMA, "", str(error))
     if problem is None:
-        payload = item_input(t.overlay, node.id, index, t.scope.limits.chunk_items)
         dispatch(t, node, item, payload)
         return
     ended = give_up(t, node, item, failure_of(problem.kind, problem.message))
@@ -224,7 +265,7 @@ def _close_chunk(t: Transition, node: Node, chunk: int) -> None:
         t.more = True
         return
     record = _outputs(t, items)
-    unreadable = len(record.failures) - sum(i.row.state is not TaskState.SUCCEEDED for i in items)
+    unreadable = len(record.failures) - sum(i.row.state not in _NO_FAILURES for i in items)
     t.overlay.put(outputs_name(node.id, chunk), record)
     for name, _ in list(input_chunks(t.overlay, node.id, chunk)):
         t.overlay.put(name, None)
@@ -248,7 +289,7 @@ def _outputs(t: Transition, items: list[TaskEntry]) -> ListChunk:
             except Undecodable as error:
                 message = f"its output cannot be read: {error}"
                 failures.append(ItemFailure(index, FailureKind.UNDECODABLE, "", message))
-        elif failure is not None:
+        elif failure is not None and item.row.state is not TaskState.SKIPPED:
             failures.append(ItemFailure(index, failure.kind, failure.error_class, failure.message))
     return ListChunk([values.payload(t.run_id, encode_json(outputs))], failures)
 
@@ -257,34 +298,39 @@ def _count_unreadable(t: Transition, node: Node, record: ListChunk, count: int) 
     after = touch_task(_map(t, node))
     after.row.failed += count
     t.put(after)
-    if not node.collect:
+    if after.row.failed > node.failures_allowed(after.row.total):
         found = next(f for f in record.failures if f.kind is FailureKind.UNDECODABLE)
-        _fail(t, f"{node.id}.{found.index}", failure_of(found.kind, found.message))
+        item_id = f"{node.id}.{found.index}"
+        _fail_by_item(t, node, item_id, failure_of(found.kind, found.message))
 
 
-def _end(t: Transition, node: Node) -> bool:
-    """End the map when every chunk is closed."""
+def _end(t: Transition, node: Node) -> None:
+    """End the map when every chunk is closed, and folded."""
     entry = _map(t, node)
     if entry.row.state is not TaskState.EXPANDED or entry.row.done < entry.row.total:
-        return False
+        return
+    count = _chunks(t, entry.row.total)
+    if node.reducer is not None and entry.reduced < count:
+        return
     chunks: list[ListChunk] = []
-    for chunk in range(_chunks(t, entry.row.total)):
+    for chunk in range(count):
         record = t.overlay.get(outputs_name(node.id, chunk))
-        if not isinstance(record, ListChunk):
-            return False
-        chunks.append(record)
+        if isinstance(record, ListChunk):
+            chunks.append(record)
+        elif node.reducer is None:
+            return
     if t.room() < t.scope.limits.reserve:
         t.more = True
-        return False
+        return
     after = next_task(t.run_id, entry, TaskState.SUCCEEDED)
-    after.row.output = _joined(t, chunks)
+    after.row.output = _joined(t, chunks) if node.reducer is None else folded(t, node)
     after.failures = _failures(t, chunks)
     after.row.finished_ms = t.now_ms
     t.put(after)
     t.emit_task(EventType.TASK_SUCCEEDED, after.row)
     t.scope.lists.forget(t.run_id, node.id)
+    forget_fold(t, node)
     _remove_outputs(t, node, after)
-    return True
 
 
 def _joined(t: Transition, chunks: list[ListChunk]) -> Payload:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from holdfast.coordinator.engine.graph import Node
 from holdfast.coordinator.engine.run import maps
-from holdfast.coordinator.engine.run.asks import close_asks, on_called_ended
+from holdfast.coordinator.engine.run.asks import (
+    close_asks,
+    on_called_ended,
+    on_child_ended,
+)
 from holdfast.coordinator.engine.run.cancelling import end_cancelled
 from holdfast.coordinator.engine.run.ending import settle
 from holdfast.coordinator.engine.run.failing import fail_attempt, failure_of
-from holdfast.coordinator.engine.run.rows import copy_task_row, crowded, next_task, touch_task
-from holdfast.coordinator.engine.run.starting import advance, fail_node
+from holdfast.coordinator.engine.run.folding import is_fold
+from holdfast.coordinator.engine.run.inner import inner_ended
+from holdfast.coordinator.engine.run.rows import copy_task, crowded, next_task, touch_task
+from holdfast.coordinator.engine.run.ruling import end_ruled
+from holdfast.coordinator.engine.run.starting import advance, fail_node, go_on_parts
 from holdfast.coordinator.engine.run.transition import Transition
+from holdfast.coordinator.engine.run.undoing import note_success
 from holdfast.coordinator.engine.states import TASK_ENDS
 from holdfast.schemas.records import (
+    ChildEnded,
     EventType,
     Failure,
     FailureKind,
@@ -23,7 +32,7 @@ from holdfast.schemas.records import (
     TaskState,
 )
 
-__all__ = ["after_end", "on_progress", "on_result"]
+__all__ = ["after_end", "on_child", "on_progress", "on_result"]
 
 MESSAGE_CHARS_MAX = 2_000
 """Of what a handler says of how far it is: more must not make an event too large."""
@@ -43,7 +52,9 @@ def on_result(t: Transition, result: TaskResult, *, buried: bool = False) -> Non
         return
     entry = _told(entry, result)
     node = t.node_of(result.task_id)
-    if result.outcome is Outcome.SUCCEEDED:
+    if entry.row.ruling is not None:
+        after = end_ruled(t, entry)  # whatever it says: somebody has said otherwise before
+    elif result.outcome is Outcome.SUCCEEDED:
         after = _succeed(t, entry, result)
     elif result.outcome is Outcome.CANCELLED:
         after = _cancelled(t, node, entry)
@@ -58,17 +69,47 @@ def after_end(t: Transition, node: Node, entry: TaskEntry) -> None:
     state = entry.row.state
     if state in TASK_ENDS:
         close_asks(t, entry.row.task_id)
-        if entry.call is not None:
-            on_called_ended(t, entry)
-        elif node.over is not None:
+        if node.undoes:
+            t.overlay.put(entry.row.task_id, None)
+        elif entry.call is not None:
+            _called_ended(t, entry)
+        elif node.over is not None and entry.row.task_id != node.id:
             maps.count_item(t, node, entry)
-        elif state is TaskState.SUCCEEDED:
-            advance(t, node.dependants)
+        elif node.has_parts:
+            pass  # a round, or the task itself: `go_on_parts` looks at both
+        elif state is not TaskState.FAILED:
+            advance(t, node.dependants)  # cancelled by a change of the plan: passed over
         elif entry.row.failure is not None:
             fail_node(t, entry, entry.row.failure)
-    if node.over is not None and maps.go_on(t, node):
-        advance(t, node.dependants)
+    if node.has_parts and not t.ending:
+        go_on_parts(t, node)
     settle(t)
+
+
+def _called_ended(t: Transition, entry: TaskEntry) -> None:
+    """A task has ended that no plan has: its caller hears of it, a handler or a map."""
+    assert entry.call is not None, f"{entry.row.task_id} was not called"
+    caller = t.graph.nodes.get(entry.call.caller)
+    if caller is None or not is_fold(caller, entry):
+        on_called_ended(t, entry)
+        return
+    t.overlay.put(entry.row.task_id, None)
+    maps.on_folded(t, caller, entry)
+    if not t.ending:
+        go_on_parts(t, caller)
+
+
+def on_child(t: Transition, ended: ChildEnded) -> None:
+    """Take the end of a run that a task asked for, or is worked by."""
+    entry = t.task(ended.task_id)
+    if entry is None or entry.row.child is None:
+        on_child_ended(t, ended)
+        return
+    after = inner_ended(t, entry, ended)
+    if after is not None:
+        if after.row.state is TaskState.SUCCEEDED:
+            note_success(t, entry, ended.output)
+        after_end(t, t.node_of(ended.task_id), after)
 
 
 def on_progress(t: Transition, progress: TaskProgress) -> None:
@@ -100,26 +141,19 @@ def _unwanted(entry: TaskEntry | None, result: TaskResult) -> str | None:
 
 def _told(entry: TaskEntry, result: TaskResult) -> TaskEntry:
     """Return the task with what the agent told of its attempt; not another version yet."""
-    row = copy_task_row(entry.row)
+    told = copy_task(entry)
+    told.timer_ms = None
+    row = told.row
     row.steps = result.steps
     row.resumes = result.resumes
     row.instance = result.instance
     row.started_ms = result.started_ms
     row.finished_ms = result.finished_ms
-    return TaskEntry(
-        row,
-        entry.cancel_kind,
-        None,
-        entry.cancel_sent,
-        entry.attempts_base,
-        entry.expanded,
-        entry.next_index,
-        entry.failures,
-        entry.call,
-    )
+    return told
 
 
 def _succeed(t: Transition, entry: TaskEntry, result: TaskResult) -> TaskEntry:
+    note_success(t, entry, result.output)
     after = next_task(t.run_id, entry, TaskState.SUCCEEDED)
     after.row.output = result.output
     if crowded(after.row.input, result.output):

@@ -18,7 +18,16 @@ from holdfast.schemas.records import (
     TaskState,
 )
 
-__all__ = ["copy_task_row", "crowded", "new_task", "next_run", "next_task", "touch_task"]
+__all__ = [
+    "copy_task",
+    "copy_task_row",
+    "crowded",
+    "new_task",
+    "next_run",
+    "next_task",
+    "touch_run",
+    "touch_task",
+]
 
 
 def crowded(first: Payload, second: Payload) -> bool:
@@ -33,12 +42,19 @@ def crowded(first: Payload, second: Payload) -> bool:
 def next_run(entry: RunEntry, state: RunState) -> RunEntry:
     """Return a copy in `state`; raises `IllegalMove`."""
     check_run_move(entry.row.run_id, entry.row.state, state)
+    copy = touch_run(entry)
+    copy.row.state = state
+    return copy
+
+
+def touch_run(entry: RunEntry) -> RunEntry:
+    """Return a copy in the same state, one version on."""
     row = entry.row
     copy = RunRow(
         run_id=row.run_id,
         version=row.version + 1,
         plan_name=row.plan_name,
-        state=state,
+        state=row.state,
         input=row.input,
         output=row.output,
         failure=row.failure,
@@ -49,6 +65,11 @@ def next_run(entry: RunEntry, state: RunState) -> RunEntry:
         created_ms=row.created_ms,
         deadline_ms=row.deadline_ms,
         finished_ms=row.finished_ms,
+        plan_version=row.plan_version,
+        successor=row.successor,
+        predecessor=row.predecessor,
+        successor_key=row.successor_key,
+        start_ms=row.start_ms,
     )
     return RunEntry(
         row=copy,
@@ -58,6 +79,10 @@ def next_run(entry: RunEntry, state: RunState) -> RunEntry:
         reused=entry.reused,
         timer_ms=entry.timer_ms,
         parent=entry.parent,
+        source=entry.source,
+        plan_key=entry.plan_key,
+        undoes=entry.undoes,
+        undo_from=entry.undo_from,
     )
 
 
@@ -107,15 +132,15 @@ def copy_task_row(row: TaskRow) -> TaskRow:
         row.done,
         row.failed,
         row.version,
+        row.child,
+        row.ruling,
     )
 
 
-def touch_task(entry: TaskEntry) -> TaskEntry:
-    """Return a copy in the same state, one version on."""
-    row = copy_task_row(entry.row)
-    row.version += 1
+def copy_task(entry: TaskEntry) -> TaskEntry:
+    """Return a copy, which is no other version yet."""
     return TaskEntry(
-        row,
+        copy_task_row(entry.row),
         entry.cancel_kind,
         entry.timer_ms,
         entry.cancel_sent,
@@ -124,7 +149,19 @@ def touch_task(entry: TaskEntry) -> TaskEntry:
         entry.next_index,
         entry.failures,
         entry.call,
+        entry.failed_by,
+        entry.child_key,
+        entry.joined,
+        entry.reduced,
+        entry.ruled_output,
     )
+
+
+def touch_task(entry: TaskEntry) -> TaskEntry:
+    """Return a copy in the same state, one version on."""
+    copy = copy_task(entry)
+    copy.row.version += 1
+    return copy
 
 
 def next_task(run_id: str, entry: TaskEntry, state: TaskState) -> TaskEntry:

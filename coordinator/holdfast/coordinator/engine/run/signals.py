@@ -15,10 +15,19 @@ from holdfast.schemas.records import (
     SignalEntry,
 )
 
-__all__ = ["keep_signal", "knows_signal", "signal_payload", "take_signal"]
+__all__ = [
+    "keep_signal",
+    "knows_signal",
+    "misfit",
+    "signal_payload",
+    "take_signal",
+    "unusable",
+]
 
 SIGNALS_MAX = 1_000
 """Kept signals of a run, those that were taken included: the oldest of these make room."""
+SIGNAL_CHARS_MAX = 16_384
+"""Of name, id and actor together: events repeat them."""
 _NUMBER_DIGITS = 20
 
 
@@ -61,7 +70,7 @@ def take_signal(t: Transition, what: SignalAsk) -> Signal | None:
         try:
             payload = signal_payload(t, what, entry.signal.payload)
         except (Undecodable, Unencodable) as error:
-            t.emit_signal(EventType.SIGNAL_REFUSED, entry.signal, str(error))
+            t.emit_signal(EventType.SIGNAL_REFUSED, entry.signal, misfit(entry.signal, error))
             continue
         signal = entry.signal
         return Signal(signal.signal_id, signal.signal, payload, signal.actor)
@@ -78,6 +87,23 @@ def signal_payload(t: Transition, what: SignalAsk, payload: Payload) -> Payload:
         return payload
     values = t.scope.values
     return values.payload(t.run_id, values.encode(what.schema_id, values.document(payload)))
+
+
+def unusable(signal: Signal) -> str | None:
+    """Return why a signal cannot be taken by any run, or None."""
+    if not signal.signal or not signal.signal_id:
+        return "a signal needs a name and an id"
+    if len(signal.signal) + len(signal.signal_id) + len(signal.actor) > SIGNAL_CHARS_MAX:
+        return f"name and id of the signal are too long: at most {SIGNAL_CHARS_MAX} characters"
+    return None
+
+
+def misfit(signal: Signal, error: Exception) -> str:
+    """Return why a signal is refused that does not fit what a task waits for."""
+    return (
+        f"signal {signal.signal!r} does not fit what a task waits for: {error};"
+        f" `holdfast schemas show signal.{signal.signal}` has what it expects"
+    )
 
 
 def _without(signal: Signal) -> Signal:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from holdfast.coordinator.engine.graph import Graph
 from holdfast.coordinator.engine.inputs import Arrival
 from holdfast.coordinator.engine.run.children import tell_parent
@@ -45,6 +47,7 @@ def _answer(
         _tell(
             t, submission, f"run {t.run_id!r} was there before ({state}): it needs an id of its own"
         )
+    t.report(submission.source, None)
     if submission.input_hash == input_hash:
         t.emit_answer(EventType.RUN_REPEATED, f"run {t.run_id!r} is {state}", events_from)
         return
@@ -58,6 +61,7 @@ def _answer(
 def _refuse(t: Transition, submission: Submission, reason: str) -> None:
     t.emit_note(EventType.RUN_REFUSED, reason)
     _tell(t, submission, reason)
+    t.report(submission.source, None)
 
 
 def _tell(t: Transition, submission: Submission, reason: str) -> None:
@@ -79,28 +83,50 @@ def _start(t: Transition, arrival: Arrival, submission: Submission) -> None:
         _refuse(t, submission, what)
         return
     t.scope.lists.forget_run(t.run_id)
-    bounds = [] if graph.deadline_ms is None else [t.now_ms + graph.deadline_ms]
+    start_ms = _start_ms(t, submission)
+    begins_ms = t.now_ms if start_ms is None else start_ms
+    bounds = [] if graph.deadline_ms is None else [begins_ms + graph.deadline_ms]
     if submission.deadline_ms is not None:
         bounds.append(submission.deadline_ms)
     deadline = min(bounds, default=None)
     t.overlay.put(
         "",
         RunEntry(
-            row=_row(t, submission, graph, deadline),
+            row=_row(t, submission, graph, start_ms, deadline),
             plan=graph.source,
             reply_key=arrival.record_key,
             events_from=arrival.events_from,
             reused=submission.reused,
-            timer_ms=deadline,
+            timer_ms=min(filter(None, (start_ms, deadline)), default=None),
             parent=submission.parent,
+            source=submission.source,
         ),
     )
-    t.emit_run(EventType.RUN_STARTED, plan=graph.source)
+    told = "" if start_ms is None else f"nothing of it starts before {_utc(start_ms)}"
+    t.emit_run(EventType.RUN_STARTED, told, plan=graph.source)
     advance(t, graph.nodes)
     settle(t)
 
 
-def _row(t: Transition, submission: Submission, graph: Graph, deadline: int | None) -> RunRow:
+def _start_ms(t: Transition, submission: Submission) -> int | None:
+    """Return when the run is to start, if that is yet to come."""
+    start_ms = submission.start_ms
+    if submission.start_in_ms is not None:
+        start_ms = t.now_ms + submission.start_in_ms
+    return None if start_ms is None or start_ms <= t.now_ms else start_ms
+
+
+def _utc(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1_000, UTC).isoformat(timespec="milliseconds")
+
+
+def _row(
+    t: Transition,
+    submission: Submission,
+    graph: Graph,
+    start_ms: int | None,
+    deadline: int | None,
+) -> RunRow:
     return RunRow(
         run_id=t.run_id,
         version=1,
@@ -116,4 +142,6 @@ def _row(t: Transition, submission: Submission, graph: Graph, deadline: int | No
         created_ms=t.now_ms,
         deadline_ms=deadline,
         finished_ms=None,
+        predecessor=submission.predecessor,
+        start_ms=start_ms,
     )

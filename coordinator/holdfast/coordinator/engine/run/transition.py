@@ -7,7 +7,7 @@ has more to do sets `more` and finds what is left in the state, when the continu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,15 +15,17 @@ from holdfast.coordinator.engine.effects import (
     Effect,
     Emit,
     Park,
+    Report,
     SendControl,
     SendTask,
     Tell,
 )
-from holdfast.coordinator.engine.graph import Graph, Graphs, Node, call_node
+from holdfast.coordinator.engine.graph import Graph, Node, call_node
+from holdfast.coordinator.engine.graphs import Graphs
 from holdfast.coordinator.engine.limits import EngineLimits
 from holdfast.coordinator.engine.run.lists import EvaluatedLists, item_input
-from holdfast.coordinator.engine.run.rows import copy_task_row, crowded, next_run
-from holdfast.coordinator.engine.state import CALLED, Overlay
+from holdfast.coordinator.engine.run.rows import copy_task_row, crowded, next_run, touch_run
+from holdfast.coordinator.engine.state import CALLED, PLANS, UNDOING, Overlay
 from holdfast.coordinator.engine.templates import MappingFailed, Template
 from holdfast.coordinator.engine.values import Values
 from holdfast.schemas.errors import HoldfastError
@@ -42,10 +44,13 @@ from holdfast.schemas.records import (
     Failure,
     Marker,
     Payload,
+    PlanRevision,
     Reply,
+    RunEnded,
     RunEntry,
     RunState,
     Signal,
+    SourceSlot,
     Submission,
     TaskEntry,
     TaskEnvelope,
@@ -55,8 +60,9 @@ from holdfast.schemas.records import (
 
 __all__ = ["Scope", "Transition"]
 
-ENDING = (RunState.CANCELLING, RunState.FAILING)
-STARTING = (RunState.RUNNING, RunState.WAITING)
+SWEEPING = (RunState.CANCELLING, RunState.FAILING)
+ENDING = (*SWEEPING, RunState.COMPENSATING)
+STARTING = (RunState.RUNNING, RunState.WAITING, RunState.COMPENSATING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,18 +114,54 @@ class Transition:
     def graph(self) -> Graph:
         """Its plan, compiled."""
         if self._graph is None:
-            self._graph = self.scope.graphs.get(self.run.plan)
+            self._graph = self._find_graph()
         return self._graph
+
+    def _find_graph(self) -> Graph:
+        run, graphs = self.run, self.scope.graphs
+        if not run.plan_key:
+            return graphs.get(run.plan)
+        return graphs.version(self.plan_source, run.plan_key, self.revisions)
+
+    @property
+    def plan_source(self) -> str:
+        """The plan as it was submitted."""
+        return self.run.plan or self._revision(1).change
+
+    def _revision(self, version: int) -> PlanRevision:
+        return cast(PlanRevision, self.overlay.get(f"{PLANS}{version}"))
+
+    def revisions(self) -> Iterator[PlanRevision]:
+        """Yield the changes of the plan, in their order."""
+        for version in range(2, self.run.row.plan_version + 1):
+            yield self._revision(version)
 
     @property
     def ending(self) -> bool:
-        """Whether it was decided that the run ends badly."""
+        """Whether it was decided that the run ends badly: nothing of its plan is begun any more."""
         return self.run.row.state in ENDING
+
+    @property
+    def sweeping(self) -> bool:
+        """Whether all that is open is being ended."""
+        return self.run.row.state in SWEEPING
+
+    @property
+    def compensating(self) -> bool:
+        """Whether all is still, and what was done is being undone."""
+        return self.run.row.state is RunState.COMPENSATING
 
     @property
     def starting(self) -> bool:
         """Whether tasks may be handed out."""
-        return self.run.row.state in STARTING
+        return self.run.row.state in STARTING and not self._delayed()
+
+    def _delayed(self) -> bool:
+        """Whether the run is to start later. It begins by its timer alone, whoever comes first."""
+        start_ms = self.run.row.start_ms
+        if start_ms is None:
+            return False
+        return self.now_ms < start_ms or self.run.timer_ms == start_ms
 
     def task(self, task_id: str) -> TaskEntry | None:
         """Return a task, if anything was journaled of it."""
@@ -128,10 +170,14 @@ class Transition:
         return entry if isinstance(entry, TaskEntry) else None
 
     def node_of(self, task_id: str) -> Node:
-        """Return the plan's node of a task or of an item."""
+        """Return the plan's node of a task or of an item, or what the plan says of undoing one."""
         entry = self.task(task_id)
         if entry is not None and entry.call is not None:
             return call_node(entry)
+        if task_id.startswith(UNDOING):
+            undo = self.graph.nodes[task_id.removeprefix(UNDOING).partition(".")[0]].undo
+            assert undo is not None, f"{self.run_id}/{task_id} undoes nothing"
+            return undo
         return self.graph.nodes[task_id.partition(".")[0]]
 
     def count(self, states: Iterable[TaskState], group: str = "") -> int:
@@ -141,35 +187,50 @@ class Transition:
     def count_all(self, states: Iterable[TaskState]) -> int:
         """Return how many tasks, items too, are in one of `states`."""
         wanted = tuple(states)
-        return sum(self.count(wanted, group) for group in ("", CALLED, *self.graph.maps))
+        return sum(self.count(wanted, group) for group in ("", CALLED, UNDOING, *self.graph.maps))
 
     def room(self) -> int:
         """Return how many more records this event may make."""
         used = len(self.effects) + len(self.overlay.changes) + len(self.markers)
         return self.scope.limits.records_per_event - used
 
-    def document(self, template: Template, item: Any = None) -> Mapping[str, Any]:
+    def document(
+        self,
+        template: Template,
+        bound: Mapping[str, Any] | None = None,
+        *,
+        node: Node | None = None,
+    ) -> Mapping[str, Any]:
         """Return what a template is evaluated on: only what it reads is decoded.
 
-        Raises `MappingFailed` when a value it needs cannot be read.
+        `bound`: the item, the round and what came before, where there are such. `node`: whose
+        template it is; one that did not wait for all reads what had succeeded when it was started,
+        however late that is asked for. Raises `MappingFailed` when a value it needs cannot be read.
         """
         document: dict[str, Any] = {}
         if template.input:
-            document["input"] = self._readable("the run's input", self.run.row.input)
+            document["input"] = self.readable("the run's input", self.run.row.input)
         if template.tasks:
             document["tasks"] = {
-                name: self._readable(f"the output of task {name!r}", self._output(name))
+                name: self.readable(f"the output of task {name!r}", self._output(name, node))
                 for name in template.tasks
             }
-        if template.item:
-            document["item"] = item
+        for name in template.bound:
+            document[name] = None if bound is None else bound.get(name)
         return document
 
-    def _output(self, name: str) -> Payload:
+    def _output(self, name: str, node: Node | None) -> Payload:
         entry = self.task(name)
-        return None if entry is None else entry.row.output
+        if entry is None or entry.row.state is not TaskState.SUCCEEDED:
+            return None
+        if node is not None and node.join != "all":
+            started = self.task(node.id)
+            if started is not None and name not in started.joined:
+                return None
+        return entry.row.output
 
-    def _readable(self, what: str, payload: Payload) -> Any:
+    def readable(self, what: str, payload: Payload) -> Any:
+        """Return a payload's document; `what` names it in the `MappingFailed` it may raise."""
         try:
             return self.scope.values.document(payload)
         except HoldfastError as error:
@@ -186,6 +247,28 @@ class Transition:
         entry = next_run(self.run, state)
         self.overlay.put("", entry)
         return entry
+
+    def change_plan(self, revision: PlanRevision, graph: Graph) -> RunEntry:
+        """Give the run another plan, and return its copy to be filled in."""
+        entry = touch_run(self.run)
+        if entry.plan:
+            # The plan goes into a part of its own: the run's record is written with each change.
+            first = PlanRevision(1, entry.plan, "", entry.row.created_ms)
+            self.overlay.put(f"{PLANS}1", first)
+            entry.plan = ""
+        entry.row.plan_version = revision.version
+        entry.plan_key = graph.key
+        self.overlay.put("", entry)
+        self.overlay.put(f"{PLANS}{revision.version}", revision)
+        self._graph = graph
+        return entry
+
+    def emit_change(self, revision: PlanRevision, message: str) -> None:
+        """Say what became of the plan."""
+        kind = EventType.PLAN_CHANGED
+        event = Event(self.run_id, kind, self.now_ms, self.cause, self.run.row, None, message)
+        event.revision = revision
+        self._emit(event)
 
     def emit_run(self, kind: EventType, message: str = "", *, plan: str | None = None) -> None:
         """Say what the run is now."""
@@ -262,7 +345,8 @@ class Transition:
             order_key=row.order_key,
             loose_order=node.loose_order,
             timeout_ms=node.timeout_ms,
-            deadline_ms=run.row.deadline_ms,
+            deadline_ms=None if self.compensating else run.row.deadline_ms,
+            progress_timeout_ms=node.progress_timeout_ms,
         )
         self.effects.append(SendTask(row.agent, self.record_key(row), envelope))
 
@@ -290,6 +374,11 @@ class Transition:
     def tell(self, key: str, run_id: str, body: Submission | Command) -> None:
         """Speak to another run, under its record key."""
         self.effects.append(Tell(key, CoordinatorEnvelope(run_id, self.now_ms, body)))
+
+    def report(self, source: SourceSlot | None, state: RunState | None) -> None:
+        """Tell the source that submitted the run, if one did, how it ended; None: it never was."""
+        if source is not None:
+            self.effects.append(Report(source, RunEnded(self.run_id, state, self.now_ms)))
 
     def release(self, row: TaskRow, reason: str) -> None:
         """Tell the agent to forget the task, if it was ever handed to it."""
