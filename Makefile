@@ -12,6 +12,8 @@ OUT     ?= build/audit
 BUS     ?= sqlite
 PACE    ?=
 KILL    ?=
+VICTIM  ?= reader
+QUESTION ?= What survives a kill -9, and how does a cancel reach called tasks, as in oncall.md?
 PYTEST  ?=
 MINUTES ?= 5
 FAULTS  ?= all
@@ -22,12 +24,13 @@ START   ?= 0
 SOAK_MINUTES = $(if $(filter command environment,$(firstword $(origin MINUTES))),$(MINUTES),90)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint bench simulate torture planted slow soak reliability clean
+.PHONY: help demo research test check lint bench simulate torture planted slow soak reliability clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make demo FOLDER=path BUS=kafka KILL=1 PACE=0.2 OUT=build/audit"
+	@echo "  make research QUESTION='Who may cancel a run?' FOLDER=path KILL=1 VICTIM=coordinator"
 
 $(STAMP): pyproject.toml constraints.txt
 ifdef UV
@@ -41,6 +44,13 @@ endif
 
 demo: $(STAMP) ## audit a folder with agents: BUS=sqlite|kafka, KILL=1 kills one half-way
 	@PACE='$(PACE)' $(BIN)/python -m examples.audit '$(FOLDER)' --out '$(OUT)' --bus '$(BUS)' $(if $(KILL),--kill) $(ARGS)
+
+# What is not given has other defaults than in `demo`.
+given = $(if $(filter file,$(origin $(1))),$(2),$($(1)))
+quoted = '$(subst ','\'',$(1))'
+
+research: $(STAMP) ## ask a folder of documents: QUESTION='…' FOLDER=docs, KILL=1 VICTIM=reader
+	@PACE='$(PACE)' $(BIN)/python -m examples.research $(call quoted,$(QUESTION)) $(call quoted,$(call given,FOLDER,docs)) --out $(call quoted,$(call given,OUT,build/research)) --bus '$(BUS)' $(if $(KILL),--kill --victim '$(VICTIM)') $(ARGS)
 
 test: $(STAMP) ## all tests of the quick tier
 	@$(BIN)/python -m pytest $(PYTEST)

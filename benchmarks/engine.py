@@ -202,6 +202,10 @@ class Alone:
         """Nothing is called."""
         raise AssertionError(f"{agent}.{task} is called")
 
+    def partitions(self, agent: str) -> int | str:
+        """Nothing is paused."""
+        raise AssertionError(f"{agent} is paused")
+
     def manifests(self, agents: Collection[str]) -> Mapping[str, Manifest]:
         """No plan is resolved here."""
         raise AssertionError(f"{agents} are looked for")

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from examples.witness import witnessed
 from holdfast.agents import Agent, Context, Retry
 from holdfast.schemas.errors import ConfigurationError
 
@@ -29,7 +30,6 @@ from .models import (
 )
 from .ranking import rank
 from .scout import BadFolder, list_files
-from .witness import witnessed
 
 __all__ = ["editor", "historian", "inspector", "scout"]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .library import Refused, open_document
 from .models import Problem, Quote, ReviewRequest
+from .words import content_words
 
 __all__ = ["DOCUMENTS_WANTED", "QUOTES_WANTED", "check", "misquoted"]
 
@@ -55,7 +56,7 @@ def _few(request: ReviewRequest) -> Iterator[Problem]:
     quotes, known = request.draft.quotes, request.known
     to_be_had = len({" ".join(quote.text.split()) for quote in known})
     if len(quotes) < QUOTES_WANTED:
-        told = f"{len(quotes)} quotes; {QUOTES_WANTED} are wanted"
+        told = f"{len(quotes)} of {QUOTES_WANTED} quotes that are wanted"
         mendable = to_be_had > len(quotes) or bool(request.unread)
         yield Problem(kind="few", subject="", text=told, mendable=mendable)
     documents = {quote.path for quote in quotes}
@@ -67,8 +68,8 @@ def _few(request: ReviewRequest) -> Iterator[Problem]:
 
 
 def _uncovered(request: ReviewRequest) -> Iterator[Problem]:
-    covered = {stem for quote in request.draft.quotes for stem in quote.stems}
-    known = {stem for quote in request.known for stem in quote.stems}
+    # Looked up in the words themselves: what a quote says of itself may be wrong.
+    covered, known = _stems(request.draft.quotes), _stems(request.known)
     for term in request.part.terms:
         if term.stem not in covered:
             where = "no quote" if term.weight > 0 else "no document"
@@ -79,3 +80,7 @@ def _uncovered(request: ReviewRequest) -> Iterator[Problem]:
                 text=f"{where} has {term.word!r}",
                 mendable=mendable,
             )
+
+
+def _stems(quotes: list[Quote]) -> set[str]:
+    return {stem for quote in quotes for stem, _ in content_words(quote.text)}

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from examples.audit.models import SourceFile
 from examples.audit.names import printable
-from examples.audit.reading import CHANGED, Refused, load
+from examples.audit.reading import Refused, load
 
 from .models import LeftOut
 from .passages import lines_of, title_of
@@ -75,10 +75,12 @@ def open_document(folder: Path, path: str, digest: str = "") -> Opened:
     Raises `Refused` (the message is the reason, fit for the answer) for what is not there, lies
     outside of the folder, is a link, is no text, or is too large.
     """
+    if not os.path.lexists(folder / path):
+        raise Refused("not there")
     raw = load(SourceFile(folder=str(folder), path=path, size_bytes=0))
     found = hashlib.sha256(raw.raw).hexdigest()
     if digest and found != digest:
-        raise Refused(CHANGED)
+        raise Refused("it changed while it was read")
     if b"\0" in raw.raw:
         raise Refused("binary")
     return Opened(lines_of(raw.text), found)

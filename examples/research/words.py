@@ -5,21 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-__all__ = ["content_words", "stem", "words"]
+__all__ = ["FILE_NAME", "content_words", "stem", "words"]
 
+FILE_NAME = re.compile(r"[\w./-]*\w\.(?:adoc|markdown|md|org|rst|text|txt)\b")
+"""A document, as a question may name it."""
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
-_STOP = frozenset(
-    "a about above according after all also although an and another any are as at be because been "
-    "before being between both but by can could did do does doing down during each either else ever "
-    "every few for from get gets give given gives had has have having he her here his how however i "
-    "if in into is it its itself just know known let like made make makes many may me might more most "
-    "much must my need needs neither no nor not of off on once one only or other our out over own per "
-    "quite rather really same say says see she should since so some still such take takes tell tells "
-    "than that the their them then there these they thing things this those though through to too "
-    "under until up upon us use used uses using very was way we well were what when where whether "
-    "which while who whom whose why will with within without would yet you your".split()
-)
-"""Of the language of most documents; in others every word counts, and the rare ones count more."""
+_STOP_WORDS = """
+    a about above according after all also although an and another any are as at be because been
+    before being between both but by can could did do does doing down during each either else
+    ever every few for from get gets give given gives had has have having he her here his how
+    however i if in into is it its itself just know known let like made make makes many may me
+    might more most much must my need needs neither no nor not of off on once one only or other
+    our out over own per quite rather really same say says see she should since so some still
+    such take takes tell tells than that the their them then there these they thing things this
+    those though through to too under until up upon us use used uses using very was way we well
+    were what when where whether which while who whom whose why will with within without would
+    yet you your
+"""
+_STOP = frozenset(_STOP_WORDS.split())
+"""Of the language of most documents; in others every word counts, the rare ones more."""
 
 _ENDINGS = (
     ("sses", "ss"), ("ies", "y"), ("ied", "y"), ("ations", "at"), ("ation", "at"),

@@ -102,7 +102,7 @@ async def test_the_report_is_the_same_whoever_is_killed_in_between(
     place: Deployment, folder: Path
 ) -> None:
     place.environment["PACE"] = "0.03"  # so that a kill meets tasks between two of their steps
-    place.environment["HOLDFAST_AUDIT_WITNESS"] = str(place.folder / "audit.jsonl")
+    place.environment["HOLDFAST_EXAMPLE_WITNESS"] = str(place.folder / "audit.jsonl")
     place.coordinator("c1")
     for agent in AGENTS:
         place.agent(agent, module=MODULE)

@@ -6,6 +6,7 @@ Makefile, variables against those that the code reads.
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ __all__ = [
 SHELLS = ("sh", "bash", "shell", "console")
 OTHER_PROGRAMS = frozenset({"git", "cd", "kill", "curl", "export", "pip", "uv", "docker", "cat"})
 """Programs of others that the pages may name; what they are given is not looked at."""
+EXAMPLES = ("examples.audit", "examples.research")
+"""Modules with a command line of their own."""
 SOURCES = ("agents", "bus", "coordinator", "schemas", "deploy", "examples", "benchmarks")
 TEST_SUPPORT = ("tests/broker.py",)
 
@@ -73,6 +76,8 @@ def check_command(line: str, *, spoken: bool = False) -> None:
             check_holdfast(arguments, spoken=spoken)
         elif program == "make":
             _check_make(arguments)
+        elif program == "python":
+            _check_example(arguments)
         elif program == "export":
             list(_without_assignments(arguments))
         elif program not in OTHER_PROGRAMS:
@@ -179,6 +184,19 @@ def _check_variable(name: str, value: str) -> None:
             # The last thing that is checked: certificates in a page are the reader's, not ours.
             if not str(error).startswith("no file "):
                 raise WrongCommand(f"{name}={value}: {error}") from None
+
+
+def _check_example(arguments: list[str]) -> None:
+    """Let an example's own command line parse what it is given."""
+    module = arguments[1] if len(arguments) > 1 and arguments[0] == "-m" else ""
+    if module not in EXAMPLES:
+        raise WrongCommand(f"python may run {' or '.join(EXAMPLES)} only: {arguments}")
+    parser = importlib.import_module(f"{module}.__main__").parser()
+    try:
+        parser.parse_args(arguments[2:])
+    except SystemExit as ended:
+        if ended.code:
+            raise WrongCommand(f"`python {' '.join(arguments)}`: {parser.format_usage()}") from None
 
 
 def _check_make(arguments: list[str]) -> None:

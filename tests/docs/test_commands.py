@@ -68,6 +68,10 @@ def complaint_of(command: str, *, spoken: bool = False) -> str | None:
         "HOLDFAST_BUS=kafka://localhost:9092?tsl=true holdfast runs",
         "cd x && holdfast rnus",
         "holdfats runs",
+        "python -m examples.research",
+        "python -m examples.research 'Why?' docs --victim nobody",
+        "python -m examples.nothing",
+        "python -c 1",
     ],
 )
 def test_a_wrong_command_is_found(command: str) -> None:
@@ -83,6 +87,8 @@ def test_a_wrong_command_is_found(command: str) -> None:
         "HOLDFAST_BUS=kafka://localhost:9092 holdfast runs --json  # all of them",
         "export HOLDFAST_BUS='kafka://a:1?tls=true&tls_ca=/no/such/file'",
         "kill -9 4711",
+        "make research QUESTION='Why?' FOLDER=docs KILL=1 VICTIM=coordinator",
+        "python -m examples.research 'Why?' docs --kill --bus kafka",
     ],
 )
 def test_a_right_command_passes(command: str) -> None:

@@ -4,6 +4,7 @@ for each run what its job says, until all have ended."""
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -11,6 +12,7 @@ from holdfast.bus.errors import BusUnavailable
 from holdfast.bus.port import Environment
 from holdfast.client import Client, CommandRefused, Run, RunConflict, WaitTimeout
 from holdfast.client.settings import ClientSettings
+from holdfast.schemas import agents_of
 from holdfast.schemas.records import Event, EventType
 from holdfast.testing.evidence import Submission
 from tests.simulation.agents import Outside
@@ -19,6 +21,7 @@ from tests.simulation.waiting import signal_name
 
 NAMESPACE = "sim"
 CARE_AGAIN_S = 0.5
+OPERATOR_SHARE = 0.5
 
 
 class Driver:
@@ -40,7 +43,30 @@ class Driver:
         ):
             for job in self._jobs:
                 group.create_task(self._drive(client, job))
+            group.create_task(self._operate(client))
         self.done = True
+
+    async def _operate(self, client: Client) -> None:
+        """Pause an agent, or an order key at it, for a while, as drawn; one that was killed in
+        between does all of it again, and ends with the resume."""
+        # Of its own, so that what else is drawn in a world does not depend on it.
+        drawn = random.Random(f"operator of {[(job.run_id, job.start_s) for job in self._jobs]}")
+        if drawn.random() < OPERATOR_SHARE:
+            return
+        job = drawn.choice(self._jobs)
+        agent = drawn.choice(sorted(agents_of(job.plan.document())))
+        order_key = None
+        if job.plan.order_key is not None and drawn.random() < OPERATOR_SHARE:
+            order_key = str(job.plan.order_key)
+        await asyncio.sleep(drawn.uniform(0.0, 1.0))
+        with suppress(CommandRefused, WaitTimeout, BusUnavailable):
+            await client.agents.pause(agent, order_key=order_key, reason="drawn")
+        await asyncio.sleep(drawn.uniform(0.0, 1.0))
+        while True:
+            with suppress(WaitTimeout, BusUnavailable):
+                with suppress(CommandRefused):
+                    await client.agents.resume(agent, order_key=order_key, reason="drawn")
+                return
 
     async def _drive(self, client: Client, job: Job) -> None:
         await asyncio.sleep(job.start_s - self._outside.world.clock.now)

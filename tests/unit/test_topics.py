@@ -35,7 +35,9 @@ def test_agents_do_not_take_our_own_groups(name: str) -> None:
 
 def test_the_topics_of_a_source() -> None:
     group = TOPICS.source_group("orders")
-    specs = {spec.name: (spec.partitions, spec.cleanup) for spec in TOPICS.source_specs("orders", 3)}
+    specs = {
+        spec.name: (spec.partitions, spec.cleanup) for spec in TOPICS.source_specs("orders", 3)
+    }
     assert specs == {
         TOPICS.control(group): (3, Cleanup.CONSUMED),
         TOPICS.journal(group): (3, Cleanup.COMPACT),

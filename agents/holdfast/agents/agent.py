@@ -12,7 +12,7 @@ import inspect
 import re
 import typing
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType, NoneType
 from typing import Any, Generic, Literal, TypeVar, overload
@@ -133,6 +133,7 @@ class Agent:
         _check_breakers(f"agent {name!r}: breaker", () if breaker is None else (breaker,))
         self.breaker = breaker
         self._tasks: dict[str, AgentTask[Any, Any]] = {}
+        self._kept: dict[tuple[str, str], AgentTask[Any, Any]] = {}
 
     def __repr__(self) -> str:
         return f"Agent({self.name!r}, tasks={sorted(self._tasks)})"
@@ -200,6 +201,52 @@ class Agent:
         options = TaskOptions(name, retry, *limits, compatibility, tuple(uses))
         decorator = TaskDecorator(self, options)
         return decorator if handler is None else decorator(handler)
+
+    @property
+    def kept(self) -> Mapping[tuple[str, str], AgentTask[Any, Any]]:
+        """Older handlers of its tasks, by the task's name and the build whose tasks they end."""
+        return MappingProxyType(self._kept)
+
+    def keep(
+        self, task: AgentTask[Any, Any], *builds: str
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Keep an older handler of `task`, for the tasks that one of `builds` has begun.
+
+            @reviewer.keep(review, "1.4")
+            async def review_1_4(ctx: Context, source: SourceFile) -> Review: ...  # as it was
+
+        Such a task is worked by it to its end; one that has journaled no step by the new handler.
+        A build is what `holdfast agents` shows, or the part of it before `+holdfast-`. Retries and
+        time-outs are those of `task`. Raises `DefinitionError`.
+        """
+        where = f"keep({task.full_name})"
+        if self._tasks.get(task.name) is not task:
+            raise DefinitionError(f"{where}: agent {self.name!r} has no such task")
+        if not builds or not all(isinstance(each, str) and each for each in builds):
+            raise DefinitionError(f"{where}: name the builds whose tasks the handler is to end")
+
+        def decorator(handler: Callable[..., Any]) -> Callable[..., Any]:
+            types = _types_of(handler, where)
+            older = replace(
+                task,
+                handler=handler,
+                input_type=types.input,
+                output_type=types.output,
+                returns_plan=types.returns_plan,
+            )
+            for each in builds:
+                self.add_kept(each, older)
+            return handler
+
+        return decorator
+
+    def add_kept(self, build: str, task: AgentTask[Any, Any]) -> None:
+        """Take in an older handler; raises `DefinitionError` if the build has one already."""
+        if (task.name, build) in self._kept:
+            raise DefinitionError(
+                f"agent {self.name!r} has two handlers of {task.name!r} for build {build!r}"
+            )
+        self._kept[task.name, build] = task
 
     def add(self, task: AgentTask[Any, Any]) -> None:
         """Take in a task; raises `DefinitionError` for a name that is taken."""

@@ -37,6 +37,7 @@ from holdfast.schemas.records import (
     SleepAsk,
     StepEntry,
 )
+from holdfast.schemas.run_ids import check_run_id
 
 __all__ = ["RETURNED_PLAN", "Asking", "ask_all", "seconds_of"]
 
@@ -126,6 +127,8 @@ class Asking:
         detached: bool,
     ) -> AskCall:
         """See `Context.start_run`."""
+        if run_id is not None:
+            check_run_id(run_id)
         text = plan.to_json()
         document = _document(given, "the run's input")
 

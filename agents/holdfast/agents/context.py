@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_json
 
 from holdfast.agents.breaker import Breaker
+from holdfast.agents.doing import Compensate, EffectCall, StepCall, undoing
 from holdfast.agents.errors import CallFailed, DefinitionError
 from holdfast.agents.failures import shortened
 from holdfast.agents.keyed_state import State, SyncState
@@ -22,7 +23,7 @@ from holdfast.schemas.plan import Plan, PlanDocument, Task
 from holdfast.schemas.records import TaskEnvelope
 
 if TYPE_CHECKING:
-    from holdfast.agents.execution import EffectCall, Execution
+    from holdfast.agents.execution import Execution
 
 __all__ = ["Context", "Publication", "SyncContext", "TaskInfo"]
 
@@ -160,6 +161,7 @@ class Context(_BaseContext):
         *args: Any,
         key: str = "",
         breaker: Breaker | None = None,
+        compensate: Compensate = None,
     ) -> R: ...
 
     @overload
@@ -170,6 +172,7 @@ class Context(_BaseContext):
         *args: Any,
         key: str = "",
         breaker: Breaker | None = None,
+        compensate: Compensate = None,
     ) -> R: ...
 
     async def step(
@@ -179,6 +182,7 @@ class Context(_BaseContext):
         *args: Any,
         key: str = "",
         breaker: Breaker | None = None,
+        compensate: Compensate = None,
     ) -> Any:
         """Run `function(*args)` once; return its journaled result, now and in later executions.
 
@@ -188,10 +192,13 @@ class Context(_BaseContext):
 
         `breaker`: what the function needs; while it is open the call waits, without a place.
 
+        `compensate`: the task that undoes it, whose input is the step's result; worked where this
+        task does not succeed, or its run ends badly (`compensate_on` of the plan).
+
         Raises `DuplicateStep`, `StepMismatch`, `DefinitionError`, and what the function raises.
         """
-        execution = self._execution
-        return await execution.drive(execution.step(name, key, function, args, breaker))
+        call = StepCall(name, key, function, args, breaker, undoing(compensate))
+        return await self._execution.drive(self._execution.step(call))
 
     @overload
     async def effect(
@@ -203,6 +210,7 @@ class Context(_BaseContext):
         reconcile: Callable[..., Any] | None = None,
         idempotent: bool = False,
         breaker: Breaker | None = None,
+        compensate: Compensate = None,
     ) -> R: ...
 
     @overload
@@ -215,6 +223,7 @@ class Context(_BaseContext):
         reconcile: Callable[..., Any] | None = None,
         idempotent: bool = False,
         breaker: Breaker | None = None,
+        compensate: Compensate = None,
     ) -> R: ...
 
     async def effect(
@@ -226,6 +235,7 @@ class Context(_BaseContext):
         reconcile: Callable[..., Any] | None = None,
         idempotent: bool = False,
         breaker: Breaker | None = None,
+        compensate: Compensate = None,
     ) -> Any:
         """Change the world: `function(*args, idempotency_key=…)`, with the intent committed before.
 
@@ -235,12 +245,22 @@ class Context(_BaseContext):
         result it had (or raises `EffectNotApplied`, and it is called); `idempotent=True` calls it
         again with the same key; otherwise the task is parked (`EffectOutcomeUnknown`).
 
-        `breaker` as in `step`; the intent is committed once the call is let through.
+        `breaker` and `compensate` as in `step`; the intent is committed once the call is let
+        through.
         """
-        call = _effect_call(
-            name, key, function, args, reconcile, idempotent=idempotent, breaker=breaker
-        )
+        undo = undoing(compensate)
+        call = EffectCall(name, key, function, args, reconcile, idempotent, breaker, undo)
         return await self._execution.drive(self._execution.effect(call))
+
+    async def patched(self, name: str) -> bool:
+        """Tell whether this task takes the new way of a change of the code: `name` names it.
+
+        True for a task that no other code has brought beyond this point, and from then on in all
+        its executions; False for one that older code has: it keeps to the old way, to its end.
+        Raises `DefinitionError`.
+        """
+        answer: bool = await self._execution.drive(self._execution.patched(name))
+        return answer
 
     async def sleep(self, name: str, duration: float | timedelta, *, key: str = "") -> None:
         """Wait, for days if need be: no process and no place is needed meanwhile.
@@ -340,7 +360,8 @@ class Context(_BaseContext):
         """Start another run; return its output when it has ended, or its id if `detached`.
 
         It ends with this task: a cancel reaches it, and so does the deadline; a detached one lives
-        on. Raises `RunFailed` when it does not succeed, or cannot be started.
+        on. Raises `PlanError` for a `run_id` that no run can have, `RunFailed` when it does not
+        succeed, or cannot be started.
         """
         step = (name or f"run-{plan.name}", key)
         call = self._execution.asking.run(plan, given, run_id, step, detached=detached)
@@ -367,10 +388,11 @@ class SyncContext(SyncWaits, _BaseContext):
         *args: Any,
         key: str = "",
         breaker: Breaker | None = None,
+        compensate: Compensate = None,
     ) -> R:
         """See `Context.step`; the function runs in the handler's own thread, which it keeps."""
-        procedure = self._execution.step(name, key, function, args, breaker)
-        result: R = self._execution.drive_in_thread(procedure)
+        call = StepCall(name, key, function, args, breaker, undoing(compensate))
+        result: R = self._execution.drive_in_thread(self._execution.step(call))
         return result
 
     def effect(
@@ -382,30 +404,13 @@ class SyncContext(SyncWaits, _BaseContext):
         reconcile: Callable[..., Any] | None = None,
         idempotent: bool = False,
         breaker: Breaker | None = None,
+        compensate: Compensate = None,
     ) -> R:
         """See `Context.effect`; the function runs in the handler's own thread."""
-        call = _effect_call(
-            name, key, function, args, reconcile, idempotent=idempotent, breaker=breaker
-        )
+        undo = undoing(compensate)
+        call = EffectCall(name, key, function, args, reconcile, idempotent, breaker, undo)
         result: R = self._execution.drive_in_thread(self._execution.effect(call))
         return result
-
-
-def _effect_call(
-    name: str,
-    key: str,
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
-    reconcile: Callable[..., Any] | None,
-    *,
-    idempotent: bool,
-    breaker: Breaker | None,
-) -> EffectCall:
-    from holdfast.agents.execution import EffectCall
-
-    if reconcile is not None and idempotent:
-        raise DefinitionError(f"effect {name!r}: give reconcile= or idempotent=True, not both")
-    return EffectCall(name, key, function, args, reconcile, idempotent, breaker)
 
 
 def _published_value(topic: str, value: Any) -> bytes | None:

@@ -14,29 +14,27 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from holdfast.agents.agent import AgentTask
-from holdfast.agents.breaker import Breaker
 from holdfast.agents.context import Context, Publication, SyncContext, TaskInfo
+from holdfast.agents.doing import AskCall, EffectCall, StepCall
 from holdfast.agents.errors import EffectNotApplied
 from holdfast.agents.failures import failure_of, text_of
 from holdfast.agents.guarding import Guard
+from holdfast.agents.handlers import Handler
 from holdfast.agents.interrupts import Interrupt
 from holdfast.agents.keyed_state import StateTypes, StateUse
 from holdfast.agents.ledger import Ending
-from holdfast.agents.payloads import Payloads, TypeCodec
+from holdfast.agents.payloads import Payloads
 from holdfast.agents.published import PublishedTopics
 from holdfast.agents.step_results import is_async
-from holdfast.agents.steps import Begun, StepJournal, Steps, idempotency_key
+from holdfast.agents.steps import Begun, StepJournal, Steps, Worker, idempotency_key
 from holdfast.bus.port import Environment
 from holdfast.bus.registry import Registry
 from holdfast.schemas import DoesNotFit, Undecodable, Unencodable, UnknownSchema
 from holdfast.schemas.plan_change import PlanVersion
 from holdfast.schemas.records import (
-    AskBody,
     Failure,
     FailureKind,
     Outcome,
-    Payload,
     StepKind,
     TaskEnvelope,
 )
@@ -50,15 +48,6 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Handler:
-    """A task with the codecs of its types."""
-
-    task: AgentTask[Any, Any]
-    input: TypeCodec
-    output: TypeCodec
-
-
-@dataclass(frozen=True, slots=True)
 class Tools:
     """What all executions of a process share."""
 
@@ -67,6 +56,7 @@ class Tools:
     published: PublishedTopics
     registry: Registry
     state: StateTypes
+    worker: Worker = field(default_factory=Worker)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,35 +70,6 @@ class Body:
     def call(self) -> Any:
         """Call it."""
         return self.function(*self.arguments, **self.extra)
-
-
-@dataclass(frozen=True, slots=True)
-class EffectCall:
-    """An effect as the handler asks for it."""
-
-    name: str
-    key: str
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    reconcile: Callable[..., Any] | None
-    idempotent: bool
-    breaker: Breaker | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AskCall:
-    """Something that a handler waits for.
-
-    `arguments` tell one from another; `what` makes the ask when it is new; `failed` makes the
-    error of a failure, `decode` the value of a result.
-    """
-
-    name: str
-    key: str
-    arguments: tuple[Any, ...]
-    what: Callable[[], Coroutine[Any, Any, AskBody]]
-    failed: Callable[[Failure], Exception]
-    decode: Callable[[Payloads, Payload], Coroutine[Any, Any, Any]]
 
 
 Procedure = Generator[Body | Coroutine[Any, Any, Any], Any, Any]
@@ -130,7 +91,8 @@ class Execution:
         self._handler = handler
         self._envelope = envelope
         self._tools = tools
-        self._steps = Steps(envelope, journal, tools.payloads, tools.environment.now_ms)
+        now_ms = tools.environment.now_ms
+        self._steps = Steps(envelope, journal, tools.payloads, now_ms, tools.worker)
         self._guard = Guard(journal, self._steps.prove)
         self._on_progress = on_progress
         self._publications: list[Publication] = []
@@ -312,26 +274,19 @@ class Execution:
 
     # --- steps and effects ---------------------------------------------------------------------
 
-    def step(
-        self,
-        name: str,
-        key: str,
-        function: Callable[..., Any],
-        arguments: tuple[Any, ...],
-        breaker: Breaker | None = None,
-    ) -> Procedure:
+    def step(self, call: StepCall) -> Procedure:
         """See `Context.step`."""
-        begun = self._begin(name, key, function, arguments)
+        begun = self._begin(call)
         if begun.found is not None:
             return (yield self._steps.replay(begun))
-        passage = yield self._guard.enter(breaker)
+        passage = yield self._guard.enter(call.breaker)
         started_ms = self._tools.environment.now_ms()
-        value = yield from self._guard.call(passage, Body(function, arguments))
+        value = yield from self._guard.call(passage, Body(call.function, call.arguments))
         return (yield self._steps.commit(begun, StepKind.STEP, value, started_ms))
 
     def effect(self, call: EffectCall) -> Procedure:
         """See `Context.effect`."""
-        begun = self._begin(call.name, call.key, call.function, call.arguments)
+        begun = self._begin(call)
         found = begun.found
         if found is not None and found.kind is not StepKind.INTENT:
             return (yield self._steps.replay(begun))
@@ -372,6 +327,14 @@ class Execution:
         if found.failure is not None:
             raise call.failed(found.failure)
         return (yield call.decode(self._tools.payloads, found.result))
+
+    def patched(self, name: str) -> Procedure:
+        """See `Context.patched`."""
+        self._go_on()
+        new = self._steps.patched(name)
+        if new:
+            yield self._steps.mark(name)
+        return new
 
     async def drive(self, procedure: Procedure) -> Any:
         """Carry out a procedure on the loop."""
@@ -419,11 +382,11 @@ class Execution:
         finally:
             self.bodies -= 1
 
-    def _begin(
-        self, name: str, key: str, function: Callable[..., Any], arguments: tuple[Any, ...]
-    ) -> Begun:
+    def _begin(self, call: StepCall | EffectCall) -> Begun:
         self._go_on()
-        return self._steps.begin(name, key, function, arguments)
+        begun = self._steps.begin(call.name, call.key, call.function, call.arguments)
+        self._steps.can_be_undone(begun, call.undo)
+        return begun
 
     async def _body(self, body: Body) -> Any:
         await self._steps.rise()

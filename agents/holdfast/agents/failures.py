@@ -6,7 +6,7 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-from holdfast.agents.errors import DefinitionError, Fatal, Parked
+from holdfast.agents.errors import DefinitionError, Fatal, Parked, StepMismatch
 from holdfast.schemas.records import Failure, FailureKind, RetryPolicy
 from holdfast.schemas.retrying import NEVER, RETRY_AFTER_MAX_S, error_names, rule_for
 
@@ -14,6 +14,8 @@ __all__ = ["failure_of", "shortened", "text_of"]
 
 MESSAGE_CHARS_MAX = 2_000
 """The longest message that a failure carries."""
+MISMATCH_CHARS_MAX = 8_000
+"""The same, of a task that is parked with a diff of its steps."""
 TRACEBACK_CHARS_MAX = 12_000
 """The longest traceback that a failure carries: its frames nearest to the error are kept."""
 
@@ -26,10 +28,11 @@ def failure_of(error: BaseException, policy: RetryPolicy | None = None) -> Failu
     Its traceback begins at the user's first frame; our own frames in front of it are left out. What
     the task's own `policy` never tries again is not retryable, whatever a plan says.
     """
+    limit = MISMATCH_CHARS_MAX if isinstance(error, StepMismatch) else MESSAGE_CHARS_MAX
     failure = Failure(
         error.kind if isinstance(error, Parked) else FailureKind.ERROR,
         _printable(type(error).__qualname__),
-        shortened(text_of(error)),
+        shortened(text_of(error), limit),
         _traceback(error),
         not isinstance(error, (Fatal, Parked, DefinitionError)),
         error_names(type(error)),

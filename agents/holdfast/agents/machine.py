@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from holdfast.agents.admission import Admission
+from holdfast.agents.agent_words import take_agent_word
 from holdfast.agents.breaker import Breaker
 from holdfast.agents.circuits import Circuits
 from holdfast.agents.execution import Execution, Handler, Tools
@@ -33,7 +34,7 @@ from holdfast.agents.ledger import (
     fold_step,
     unknown_task,
 )
-from holdfast.agents.metrics import AgentMetrics, GaugeShare, StateShare
+from holdfast.agents.metrics import AgentMetrics, GaugeShare, PauseShare, StateShare
 from holdfast.agents.places import Places
 from holdfast.agents.progress import Progress
 from holdfast.agents.resting import SLEEP_AFTER_S, Resting
@@ -45,7 +46,6 @@ from holdfast.agents.wire import (
     RecordMaker,
     TaskHeaders,
     check_names,
-    deletion_in,
     trace_of,
     undecodable,
 )
@@ -102,6 +102,7 @@ class AgentMachine:
         self.state = self._ledger.state
         self._share = StateShare(setup.metrics)
         self._asleep = GaugeShare(setup.metrics.asleep)
+        self._ledger.pauses.changed = PauseShare(setup.metrics).measure
         self._records = RecordMaker(
             setup.topics, setup.agent, setup.identity.build_id, control.journal
         )
@@ -123,6 +124,7 @@ class AgentMachine:
         """See `SlotMachine`. Raises `Undecodable` for a journal that this build cannot read."""
         if key.startswith("/"):
             self.state.restore(key, value)
+            self._ledger.pauses.restore(key, value)
             return
         if value is None:
             self._ledger.restore(key, None)
@@ -210,6 +212,7 @@ class AgentMachine:
         self.abandon()
         self._share.measure(0, 0)
         self._asleep.measure(0)
+        self._ledger.pauses.forget()
         if self._paused:
             self._setup.metrics.paused.dec()
             self._paused = False
@@ -271,10 +274,7 @@ class AgentMachine:
     def _read_control(self, received: Received, now_ms: int) -> None:
         try:
             control = decode(ControlEnvelope, received.value or b"")
-            if control.action is ControlAction.DELETE_STATE:
-                deletion = deletion_in(control, received.key)
-                self._ledger.skip(received.topic, received.offset)
-                self.state.delete(deletion, received.offset)
+            if take_agent_word(self._ledger, control, received):
                 return
             check_names(control.run_id, control.task_id, control.attempt, control.reply_key)
         except Undecodable as error:
@@ -394,7 +394,7 @@ class AgentMachine:
         waited_s = max(0.0, (self._environment.now_ms() - envelope.sent_ms) / 1000)
         self._setup.metrics.of(envelope.task).queue_seconds.observe(waited_s)
         execution = Execution(
-            self._setup.handlers[envelope.task],
+            self._setup.handlers[envelope.task].for_journal(RunJournal(self, run).all),
             envelope,
             RunJournal(self, run),
             self._setup.tools,

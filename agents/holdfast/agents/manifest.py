@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from holdfast.agents.agent import Agent, AgentTask
-from holdfast.agents.execution import Handler
+from holdfast.agents.handlers import Handler
 from holdfast.agents.payloads import AvroCodec, NoInput, NoOutput
 from holdfast.bus.errors import BusError
 from holdfast.bus.port import Environment, Record
@@ -42,19 +42,30 @@ async def register_tasks(
     """
     handlers: dict[str, Handler] = {}
     manifests: list[TaskManifest] = []
+    kept: dict[str, dict[str, Handler]] = {}
+    for (name, build), older in agent.kept.items():
+        # First: where nothing is registered yet, what came first is to be followed by what is now.
+        kept.setdefault(name, {})[build] = (await _handler(agent, older, registry))[0]
     for task in agent.tasks.values():
-        read = _codec(task, task.input_type or NoInput)
-        written = _codec(task, task.output_type or NoOutput)
-        mode = Compatibility(task.compatibility)
-        input_id = await registry.register(input_subject(agent.name, task.name), read.schema, mode)
-        output_id = await registry.register(
-            output_subject(agent.name, task.name), written.schema, mode
-        )
-        handlers[task.name] = Handler(
-            task, AvroCodec(read, input_id, registry), AvroCodec(written, output_id, registry)
-        )
+        handler, input_id, output_id = await _handler(agent, task, registry)
+        handlers[task.name] = replace(handler, kept=kept.get(task.name, {}))
         manifests.append(_manifest(task, input_id, output_id))
     return handlers, manifests
+
+
+async def _handler(
+    agent: Agent, task: AgentTask[Any, Any], registry: Registry
+) -> tuple[Handler, int, int]:
+    """Register the schemas of one handler; return it with their ids."""
+    read = _codec(task, task.input_type or NoInput)
+    written = _codec(task, task.output_type or NoOutput)
+    mode = Compatibility(task.compatibility)
+    input_id = await registry.register(input_subject(agent.name, task.name), read.schema, mode)
+    output_id = await registry.register(output_subject(agent.name, task.name), written.schema, mode)
+    made = Handler(
+        task, AvroCodec(read, input_id, registry), AvroCodec(written, output_id, registry)
+    )
+    return made, input_id, output_id
 
 
 def _codec(task: AgentTask[Any, Any], kind: Any) -> PayloadCodec[Any]:

@@ -8,7 +8,14 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from holdfast.schemas.records import Outcome
 
-__all__ = ["AgentMetrics", "BreakerMetrics", "GaugeShare", "StateShare", "TaskMetrics"]
+__all__ = [
+    "AgentMetrics",
+    "BreakerMetrics",
+    "GaugeShare",
+    "PauseShare",
+    "StateShare",
+    "TaskMetrics",
+]
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 3600)
 
@@ -36,6 +43,10 @@ ASLEEP = Gauge(
 )
 STUCK = Gauge("holdfast_handlers_stuck", "Bodies that outlive the end of their attempt", ["agent"])
 PAUSED = Gauge("holdfast_slots_paused", "Slots that read no tasks: too many are open", ["agent"])
+HALTED = Gauge("holdfast_slots_halted", "Slots of an agent that an operator has paused", ["agent"])
+HALTED_KEYS = Gauge(
+    "holdfast_order_keys_halted", "Order keys that an operator has paused", ["agent"]
+)
 FAILURES = Counter(
     "holdfast_failures_total",
     "Attempts that failed here, by the class of the error",
@@ -103,6 +114,8 @@ class AgentMetrics:
         self.asleep = ASLEEP.labels(agent)
         self.stuck = STUCK.labels(agent)
         self.paused = PAUSED.labels(agent)
+        self.halted = HALTED.labels(agent)
+        self.halted_keys = HALTED_KEYS.labels(agent)
         self.state_values = STATE_VALUES.labels(agent)
         self.state_bytes = STATE_BYTES.labels(agent)
 
@@ -135,6 +148,19 @@ class GaugeShare:
         if value != self._value:
             self._gauge.inc(value - self._value)
             self._value = value
+
+
+class PauseShare:
+    """What one slot adds to the gauges of what operators have paused."""
+
+    def __init__(self, metrics: AgentMetrics) -> None:
+        self._whole = GaugeShare(metrics.halted)
+        self._keys = GaugeShare(metrics.halted_keys)
+
+    def measure(self, whole: bool, order_keys: int) -> None:
+        """The slot is paused as a whole, or not; so many of its order keys are."""
+        self._whole.measure(int(whole))
+        self._keys.measure(order_keys)
 
 
 class StateShare:

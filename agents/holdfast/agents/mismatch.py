@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from holdfast.agents.build import code_of
+from holdfast.agents.handlers import began_by
 from holdfast.schemas.records import StepEntry, StepKind, TaskEnvelope
 
 __all__ = ["Difference", "offers", "step_diff"]
@@ -58,8 +59,8 @@ def step_diff(
 def offers(envelope: TaskEnvelope, agent: str, journaled: Collection[StepEntry]) -> str:
     """Return what can be done about a task that is parked so, with the commands."""
     run, task = envelope.run_id, envelope.task_id
-    began = min(_steps(journaled), key=lambda s: (s.started_ms, s.name, s.key), default=None)
-    build = code_of(began.build_id) if began is not None and began.build_id else "BUILD"
+    began = [step for step in journaled if step.build_id]
+    build = code_of(began_by(began)) if began else "BUILD"
     replay = f"holdfast dead-letters replay {run}/{task}/{envelope.attempt}"
     return "\n".join(
         (
@@ -67,7 +68,7 @@ def offers(envelope: TaskEnvelope, agent: str, journaled: Collection[StepEntry])
             '- patch: take the new way only where `await ctx.patched("NAME")` is true; deploy, then'
             f" {replay}",
             f"- keep the old version: put the old handler beside the new one, under "
-            f"@{agent}.keep({envelope.task}, build={build!r}); deploy, then {replay}",
+            f"@{agent}.keep({envelope.task}, {build!r}); deploy, then {replay}",
             f"- restart the task without its journal: holdfast run restart-task {run} {task} "
             "--reason WHY",
             f"- fork the run: holdfast run fork {run} --from {task.partition('.')[0]}",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 
 from holdfast.agents.agent import Agent
+from holdfast.agents.build import build_id_of
 from holdfast.agents.circuits import Circuits
 from holdfast.agents.errors import DefinitionError
 from holdfast.agents.execution import Tools
@@ -20,6 +20,7 @@ from holdfast.agents.payloads import Payloads
 from holdfast.agents.places import Places
 from holdfast.agents.published import PublishedTopics
 from holdfast.agents.resting import SLEEP_AFTER_S
+from holdfast.agents.steps import Worker
 from holdfast.agents.threads import HandlerThreads
 from holdfast.agents.wire import AgentTopics
 from holdfast.bus.blobs import ClaimCheck, open_blob_store
@@ -44,7 +45,7 @@ class AgentSettings:
     those that exist must have. `blobs`: URL of the store for large payloads, None for the bus's
     own. `create_topics` False: a missing topic is an error. `sleep_after_s`: so long a handler of
     which nothing runs but waits keeps its memory; then it is dropped, and replayed when its answer
-    comes.
+    comes. `build`: what the build of the agent's code is called; None: by its version, or source.
     """
 
     instance: str
@@ -54,6 +55,7 @@ class AgentSettings:
     create_topics: bool = True
     stop_grace_s: float = STOP_GRACE_S
     sleep_after_s: float = SLEEP_AFTER_S
+    build: str | None = None
 
 
 class AgentRuntime:
@@ -85,7 +87,7 @@ class AgentRuntime:
         self._own_registry: BusRegistry | None = None
         self._names = Topics(settings.namespace)
         self._process_id = environment.new_id()
-        self._build_id = _build_id(agent)
+        self._build_id = build_id_of(agent, settings.build)
         self._publisher: ManifestPublisher | None = None
         self._host: SlotHost | None = None
         self.places = Places(agent.concurrency)
@@ -165,6 +167,7 @@ class AgentRuntime:
                 PublishedTopics(self._environment.bus),
                 registry,
                 state,
+                Worker(agent.name, self._build_id),
             ),
             self.places,
             self._metrics(),
@@ -223,7 +226,3 @@ def _own_threads(environment: Environment, agent: Agent) -> HandlerThreads | Non
     if environment.run_blocking is not default:
         return None
     return HandlerThreads(agent.name, agent.concurrency)
-
-
-def _build_id(agent: Agent) -> str:
-    return f"{agent.version or 'unversioned'}+holdfast-{version('holdfast')}"

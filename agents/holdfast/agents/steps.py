@@ -6,6 +6,7 @@ slot has just proven that it still owns the task; its result is returned once it
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Callable, Collection
@@ -21,8 +22,10 @@ from holdfast.agents.errors import (
 )
 from holdfast.agents.guarding import GuardJournal
 from holdfast.agents.keyed_state import StateJournal
+from holdfast.agents.mismatch import Difference, offers, step_diff
 from holdfast.agents.payloads import Payloads
 from holdfast.agents.step_results import ResultCodec, digest, result_codec
+from holdfast.schemas import Unencodable
 from holdfast.schemas.records import (
     AskBody,
     BlobReference,
@@ -31,15 +34,20 @@ from holdfast.schemas.records import (
     StepKind,
     StepSummary,
     TaskEnvelope,
+    UndoAsk,
 )
 
-__all__ = ["Begun", "StepJournal", "Steps", "idempotency_key"]
+__all__ = ["Begun", "StepJournal", "Steps", "Worker", "idempotency_key"]
 
+UNDONE_MAX = 100
+"""A task has so many steps at most that can be undone: it settles all of them in one event."""
 SUMMARIES_MAX = 1_000
 SUMMARIES_BYTES_MAX = 128 * 1024
 """A result tells of so many steps at most, in so many bytes: the first ones."""
 _NAME = re.compile(r"[^/\s]{1,128}")
 _KEY_CHARS_MAX = 512
+PATCHED = "~patched"
+"""Marks of `ctx.patched` stand in the journal as steps of this name, the patch's as their key."""
 
 
 class StepJournal(GuardJournal, Protocol):
@@ -92,6 +100,15 @@ class Begun:
     codec: ResultCodec
     digest: str
     found: StepEntry | None
+    undo: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """Who works a task: its agent, and the build of its code."""
+
+    agent: str = ""
+    build_id: str = ""
 
 
 class Steps:
@@ -103,13 +120,18 @@ class Steps:
         journal: StepJournal,
         payloads: Payloads,
         now_ms: Callable[[], int],
+        worker: Worker,
     ) -> None:
         self._envelope = envelope
         self._journal = journal
         self._payloads = payloads
         self._now_ms = now_ms
-        self._asked: set[tuple[str, str]] = set()
+        self._worker = worker
+        self._asked: dict[tuple[str, str], None] = {}
+        self._patches: dict[str, bool] = {}
+        self._marks: dict[str, asyncio.Future[None]] = {}
         self._summaries_bytes = 0
+        self._undone = 0
         self.summaries: list[StepSummary] = []
         self.parked: Parked | None = None
         """The first error that ends this attempt whatever the handler does about it."""
@@ -126,20 +148,29 @@ class Steps:
                     f"{self._envelope.task!r}: give each use its own key="
                 )
             )
-        self._asked.add((name, key))
+        self._asked[name, key] = None
         asked = digest(name, arguments)
         found = self._journal.find(name, key)
         if found is not None and found.digest != asked:
-            raise self.park(
-                StepMismatch(
-                    f"step {name!r} (key {key!r}) was journaled with other arguments:\n"
-                    f"- journaled in attempt {found.attempt}: sha256 {found.digest}\n"
-                    f"+ asked for now: sha256 {asked} of {_shown(arguments)}\n"
-                    "A step's arguments must be the same in each execution: take what changes "
-                    "(time, random numbers, listings) from a step of its own"
-                )
+            raise self._mismatch(
+                f"step {name!r} (key {key!r}) was journaled with other arguments:\n"
+                f"- journaled in attempt {found.attempt}: sha256 {found.digest}\n"
+                f"+ asked for now: sha256 {asked} of {_shown(arguments)}\n"
+                "A step's arguments must be the same in each execution: take what changes "
+                "(time, random numbers, listings) from a step of its own",
+                Difference((name, key), "other arguments"),
             )
         return Begun(name, key, result_codec(function), asked, found)
+
+    def can_be_undone(self, begun: Begun, undo: tuple[str, str] | None) -> None:
+        """Note the task that undoes a step (agent, name); raises `DefinitionError`."""
+        begun.undo = undo
+        self._undone += undo is not None
+        if self._undone > UNDONE_MAX:
+            raise DefinitionError(
+                f"task {self._envelope.task!r} has more than {UNDONE_MAX} steps with compensate=:"
+                " do them in tasks of their own, and undo those"
+            )
 
     def begin_ask(self, name: str, key: str, arguments: tuple[Any, ...]) -> Begun:
         """Take note of an ask; raises as `begin`."""
@@ -148,6 +179,49 @@ class Steps:
     def named(self, name: str) -> list[StepEntry]:
         """Return all that is journaled under `name`, by whichever attempt."""
         return [entry for entry in self._journal.all() if entry.name == name]
+
+    def patched(self, name: str) -> bool:
+        """Tell whether this task takes the new way, which is then to be marked if it is not yet.
+
+        It does where its journal holds the mark, or holds nothing that this execution has not asked
+        for: then no other code has got beyond this point. Raises `DefinitionError`, `Parked`.
+        """
+        if self.parked is not None:
+            raise self.parked
+        _check_patch(name)
+        known = self._patches.get(name)
+        if known is None:
+            known = self._journal.find(PATCHED, name) is not None or not self._beyond()
+            self._patches[name] = known
+        return known
+
+    def _beyond(self) -> bool:
+        """Whether the journal holds steps that this execution has not asked for (yet)."""
+        return any(
+            (step.name, step.key) not in self._asked
+            for step in self._journal.all()
+            if step.kind is not StepKind.PATCH
+        )
+
+    async def mark(self, name: str) -> None:
+        """Return once the mark of a patch is committed; it is written once."""
+        if self._journal.find(PATCHED, name) is not None:
+            return
+        writing = self._marks.get(name)
+        if writing is not None:
+            await asyncio.shield(writing)
+            return
+        written = self._marks[name] = asyncio.get_running_loop().create_future()
+        now_ms = self._now_ms()
+        attempt, build = self._envelope.attempt, self._worker.build_id
+        entry = StepEntry(PATCHED, name, StepKind.PATCH, attempt, "", None, now_ms, 0)
+        entry.build_id = build
+        try:
+            await self._journal.write(PATCHED, name, entry)
+        finally:
+            del self._marks[name]
+            if not written.done():
+                written.set_result(None)
 
     async def ask(self, begun: Begun, what: AskBody) -> None:
         """Journal an ask, and send it."""
@@ -175,7 +249,13 @@ class Steps:
         entry = begun.found
         assert entry is not None
         self._summarize(entry)
-        return begun.codec.decode(begun.name, await self._payloads.unpack(entry.result))
+        data = await self._payloads.unpack(entry.result)
+        try:
+            return begun.codec.decode(begun.name, data)
+        except Unencodable as error:
+            # Another attempt would find the same: it is the code that has changed.
+            different = Difference((begun.name, begun.key), "a result of another type")
+            raise self._mismatch(str(error), different) from None
 
     async def prove(self) -> None:
         """Return once a body may start; raises `Parked` where this attempt is already over."""
@@ -188,7 +268,11 @@ class Steps:
         data = begun.codec.encode(begun.name, value)
         packed = await self._payloads.pack(self._envelope.run_id, data)
         entry = self._entry(begun, kind, packed, started_ms)
-        await self._journal.write(begun.name, begun.key, entry)
+        if begun.undo is None:
+            await self._journal.write(begun.name, begun.key, entry)
+        else:
+            # With the word of what undoes it in one commit: neither is ever without the other.
+            await self._journal.ask(begun.name, begun.key, entry, UndoAsk(*begun.undo, packed))
         self._summarize(entry)
         return begun.codec.decode(begun.name, data)
 
@@ -220,19 +304,22 @@ class Steps:
         """On return of a resumed attempt: raise `StepMismatch` for steps it did not ask for."""
         attempt = self._envelope.attempt
         journaled = [s for s in self._journal.all() if (s.name, s.key) not in self._asked]
-        missing = [s for s in journaled if s.attempt == attempt]
+        # A mark that nobody asks for any more is of a patch that was removed.
+        missing = [s for s in journaled if s.attempt == attempt and s.kind is not StepKind.PATCH]
         if not missing:
             return
-        lines = [f"- journaled, not asked for: {s.name!r} (key {s.key!r})" for s in missing[:20]]
-        lines += [f"+ asked for: {name!r} (key {key!r})" for name, key in sorted(self._asked)[:20]]
-        raise self.park(
-            StepMismatch(
-                f"this execution of task {self._envelope.task!r} returned without asking for "
-                f"{len(missing)} steps that the same attempt had journaled before its process "
-                "ended; the code has changed, or depends on something outside of its steps:\n"
-                + "\n".join(lines)
-            )
+        raise self._mismatch(
+            f"this execution of task {self._envelope.task!r} returned without asking for "
+            f"{len(missing)} steps that the same attempt had journaled before its process "
+            "ended; the code has changed, or depends on something outside of its steps"
         )
+
+    def _mismatch(self, what: str, different: Difference | None = None) -> Parked:
+        """Return the error for a journal that does not fit, with the diff and what can be done."""
+        steps = self._journal.all()
+        diff = step_diff(steps, tuple(self._asked), self._worker.build_id, different)
+        can = offers(self._envelope, self._worker.agent, steps)
+        return self.park(StepMismatch(f"{what}\n{diff}\n{can}"))
 
     def _entry(self, begun: Begun, kind: StepKind, result: Payload, started_ms: int) -> StepEntry:
         return StepEntry(
@@ -244,6 +331,7 @@ class Steps:
             result,
             started_ms,
             max(0, self._now_ms() - started_ms),
+            build_id=self._worker.build_id,
         )
 
     def _summarize(self, entry: StepEntry) -> None:
@@ -268,6 +356,8 @@ def _check_identity(name: str, key: str) -> None:
         raise DefinitionError(
             f"step name {name!r} cannot be used: 1 to 128 characters without blanks and '/'"
         )
+    if name == PATCHED:
+        raise DefinitionError(f"step name {name!r} cannot be used: marks of ctx.patched have it")
     if not isinstance(key, str) or len(key) > _KEY_CHARS_MAX:
         raise DefinitionError(
             f"the key of step {name!r} must be a string of at most {_KEY_CHARS_MAX} characters"
@@ -278,6 +368,14 @@ def _check_identity(name: str, key: str) -> None:
         raise DefinitionError(
             f"step {name!r}, key {key!r}: not all of it is Unicode text"
         ) from None
+
+
+def _check_patch(name: str) -> None:
+    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+        raise DefinitionError(
+            f"patch name {name!r} cannot be used: 1 to 128 characters without blanks and '/'"
+        )
+    _check_identity("patch", name)
 
 
 def _no_result() -> None:

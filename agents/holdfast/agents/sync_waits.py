@@ -28,6 +28,11 @@ class SyncWaits:
 
     _execution: Execution
 
+    def patched(self, name: str) -> bool:
+        """See `Context.patched`."""
+        answer: bool = self._execution.drive_in_thread(self._execution.patched(name))
+        return answer
+
     def sleep(self, name: str, duration: float | timedelta, *, key: str = "") -> None:
         """See `Context.sleep`."""
         self._wait(self._execution.asking.sleep(name, duration, key))

@@ -12,6 +12,7 @@ from holdfast.bus.port import Headers, Received, Record
 from holdfast.schemas import Undecodable, encode
 from holdfast.schemas.records import (
     AgentJournal,
+    AgentPause,
     Ask,
     ControlEnvelope,
     CoordinatorEnvelope,
@@ -130,6 +131,19 @@ def deletion_in(control: ControlEnvelope, key: bytes | None) -> StateDeletion:
         if text is not None and len(text) > DELETION_CHARS_MAX:
             raise Undecodable(f"a text has more than {DELETION_CHARS_MAX} characters")
     return replace(deletion, deleted=[])
+
+
+def pause_in(control: ControlEnvelope, key: bytes | None) -> AgentPause:
+    """Return what a control record pauses or resumes; raises `Undecodable` for what cannot be."""
+    pause = control.pause
+    if pause is None:
+        raise Undecodable(f"a word to {control.action} that does not say what")
+    if pause.order_key is not None and key != order_record_key(pause.order_key):
+        raise Undecodable(f"a word to {control.action} under a key that is not its order key's")
+    for text in (pause.order_key, pause.actor, pause.reason):
+        if text is not None and len(text) > ORDER_KEY_CHARS_MAX:
+            raise Undecodable(f"a text has more than {ORDER_KEY_CHARS_MAX} characters")
+    return pause
 
 
 def trace_of(headers: Headers) -> bytes | None:

@@ -18,9 +18,9 @@ from typing import Any, Literal, NoReturn, Protocol, TypeAlias, TypeVar, cast
 from holdfast.agents import Agent, Context, SyncContext
 from holdfast.agents.agent import AgentTask
 from holdfast.agents.asking import Asking
-from holdfast.agents.breaker import Breaker
 from holdfast.agents.context import Publication, TaskInfo
-from holdfast.agents.execution import AskCall, Body, EffectCall, Execution, Procedure
+from holdfast.agents.doing import AskCall, EffectCall, StepCall
+from holdfast.agents.execution import Body, Execution, Procedure
 from holdfast.agents.keyed_state import StateUse
 from holdfast.agents.step_results import is_async
 from holdfast.testing.sim.skipping import USERS_CODE
@@ -91,6 +91,8 @@ def watched_agent(agent: Agent, watch: Watch) -> Agent:
     )
     for task in agent.tasks.values():
         copy.add(replace(task, handler=_watched_handler(task, watch)))
+    for (_, build), task in agent.kept.items():
+        copy.add_kept(build, replace(task, handler=_watched_handler(task, watch)))
     return copy
 
 
@@ -124,17 +126,10 @@ class _Watched:
         self._info = info
         self._watch = watch
 
-    def step(
-        self,
-        name: str,
-        key: str,
-        function: Callable[..., Any],
-        arguments: tuple[Any, ...],
-        breaker: Breaker | None = None,
-    ) -> Procedure:
+    def step(self, call: StepCall) -> Procedure:
         """See `Execution.step`."""
-        procedure = self._execution.step(name, key, function, arguments, breaker)
-        return self._bodies_watched(procedure, lambda _: ("step", name, key))
+        procedure = self._execution.step(call)
+        return self._bodies_watched(procedure, lambda _: ("step", call.name, call.key))
 
     def effect(self, call: EffectCall) -> Procedure:
         """See `Execution.effect`."""
@@ -162,6 +157,10 @@ class _Watched:
     def ask(self, call: AskCall) -> Procedure:
         """See `Execution.ask`."""
         return self._execution.ask(call)
+
+    def patched(self, name: str) -> Procedure:
+        """See `Execution.patched`."""
+        return self._execution.patched(name)
 
     async def drive(self, procedure: Procedure) -> Any:
         """See `Execution.drive`."""

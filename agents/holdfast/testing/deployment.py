@@ -132,6 +132,15 @@ class Deployment:
 
         self.world.start(name, main)
 
+    def deploy(self, agent: Agent) -> None:
+        """Let new code of an agent take the place of the old: its process is ended and begun."""
+        process = self.process(agent.name)
+        self._services[agent.name].make = self._agent(agent)
+        if process.alive:
+            self.world.crash(process, "new code was deployed")
+        if not self.world.processes[agent.name].alive:
+            self.start(agent.name)
+
     def check(self) -> None:
         """Raise `SimulationError` if something cannot run."""
         if self.failure is not None:

@@ -22,6 +22,7 @@ from holdfast.schemas.errors import Undecodable
 from holdfast.schemas.records import (
     Accepted,
     AgentJournal,
+    AgentPause,
     AskEntry,
     Cancelled,
     ControlAction,
@@ -48,6 +49,7 @@ from holdfast.schemas.records import (
     TaskEntry,
     TaskEnvelope,
     TaskResult,
+    UndoEntry,
 )
 from holdfast.schemas.schedules import SCHEDULE_PREFIX
 
@@ -84,9 +86,11 @@ JournalBody: TypeAlias = (
     | AskEntry
     | SignalEntry
     | PlanRevision
+    | UndoEntry
     | SourceJournal
     | ScheduleEntry
     | FiringEntry
+    | AgentPause
 )
 
 
@@ -340,6 +344,22 @@ class History:
                     name = Attempt(body.run_id, body.task_id, body.attempt)
                     found.setdefault(name, []).append((agent, task))
         return found
+
+    @cached_property
+    def restarts(self) -> dict[tuple[str, str], list[int]]:
+        """The attempts with which tasks began anew, by run and task; without them, nothing."""
+        found: dict[tuple[str, str], set[int]] = {}
+        for attempt, sent in self.attempts.items():
+            for _, envelope in sent:
+                if envelope.body.journal_from:
+                    task = (attempt.run_id, attempt.task_id)
+                    found.setdefault(task, set()).add(envelope.body.journal_from)
+        return {task: sorted(attempts) for task, attempts in found.items()}
+
+    def begun_anew(self, run_id: str, task_id: str, attempt: int) -> int:
+        """Return the attempt with which the journal that `attempt` has was begun; 0: the first."""
+        begun = self.restarts.get((run_id, task_id), ())
+        return max((first for first in begun if first <= attempt), default=0)
 
     @cached_property
     def cancels(self) -> dict[Attempt, list[Decoded[ControlEnvelope]]]:

@@ -255,6 +255,14 @@ class Simulation:
             raise SimulationError(f"{name} is alive: crash it first")
         self._deployment.start(name)
 
+    def deploy(self, agent: Agent) -> None:
+        """Let new code of an agent take the place of the old, under all that is in flight.
+
+        `agent` has the name of one that was given; its process is killed, and begun with the new
+        code at once. Give the two a `version`, to tell them apart in journals and results.
+        """
+        self._deployment.deploy(agent)
+
     def pause(self, name: str, *, seconds: float) -> None:
         """Let a process stand still, as SIGSTOP does, for so long; time goes on for the others.
 

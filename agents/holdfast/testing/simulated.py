@@ -56,9 +56,20 @@ class SimulatedRun(Generic[Out]):
             raise self._error
         return self._value  # type: ignore[return-value]
 
-    def cancel(self, *, reason: str = "") -> CommandReceipt:
+    def cancel(
+        self,
+        *,
+        reason: str = "",
+        compensate: bool | None = None,
+        compensate_from: str | None = None,
+    ) -> CommandReceipt:
         """See `Run.cancel`."""
-        return self._command("cancel", lambda: self._run.cancel(reason=reason))
+        return self._command(
+            "cancel",
+            lambda: self._run.cancel(
+                reason=reason, compensate=compensate, compensate_from=compensate_from
+            ),
+        )
 
     def signal(
         self, signal: str, payload: Any = None, *, signal_id: str | None = None
@@ -87,6 +98,23 @@ class SimulatedRun(Generic[Out]):
     def discard(self, task_id: str, *, reason: str = "") -> CommandReceipt:
         """See `Run.discard`."""
         return self._command("discard", lambda: self._run.discard(task_id, reason=reason))
+
+    def skip(self, task_id: str, *, reason: str = "") -> CommandReceipt:
+        """See `Run.skip`."""
+        return self._command("skip", lambda: self._run.skip(task_id, reason=reason))
+
+    def override(self, task_id: str, output: Any, *, reason: str = "") -> CommandReceipt:
+        """See `Run.override`."""
+        return self._command("override", lambda: self._run.override(task_id, output, reason=reason))
+
+    def retry(self, task_id: str, *, reason: str = "") -> CommandReceipt:
+        """See `Run.retry`."""
+        return self._command("retry", lambda: self._run.retry(task_id, reason=reason))
+
+    def restart_task(self, task_id: str, *, reason: str = "") -> CommandReceipt:
+        """See `Run.restart_task`."""
+        command = "restart of a task"
+        return self._command(command, lambda: self._run.restart_task(task_id, reason=reason))
 
     # --- what was seen ---------------------------------------------------------------------------
 

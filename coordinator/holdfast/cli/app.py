@@ -8,6 +8,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from holdfast.cli.commands import (
+    bulk,
     catalog,
     health,
     letters,
@@ -15,6 +16,7 @@ from holdfast.cli.commands import (
     schedules,
     services,
     state,
+    versions,
     waiting,
 )
 from holdfast.cli.failures import ExitCode, report
@@ -42,7 +44,9 @@ runs.register(app)
 schedules.register(app)
 waiting.register(app)
 letters.register(app)
+bulk.register(app)
 state.register(app)
+versions.register(app)
 catalog.register(app)
 health.register(app)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         ChildView,
         DeadLetterView,
         HistoryEntry,
+        PauseView,
         Reason,
         RunView,
         SignalView,
@@ -29,6 +30,7 @@ __all__ = [
     "child_document",
     "dead_letter_document",
     "history_document",
+    "pause_document",
     "payload_document",
     "reason_document",
     "run_document",
@@ -105,6 +107,7 @@ def task_document(task: TaskView) -> Document:
         "steps": task.steps,
         "resumes": task.resumes,
         "instance": task.instance,
+        "build_id": task.build_id,
         "order_key": task.order_key,
         "dispatched_ms": task.dispatched_ms,
         "started_ms": task.started_ms,
@@ -113,6 +116,18 @@ def task_document(task: TaskView) -> Document:
         "items": {"total": task.total, "done": task.done, "failed": task.failed},
         "caller": task.caller,
         "child": task.child,
+        "ruling": task.ruling,
+    }
+
+
+def pause_document(pause: PauseView) -> Document:
+    """A pause of an agent, or of one order key at it."""
+    return {
+        "agent": pause.agent,
+        "order_key": pause.order_key,
+        "actor": pause.actor,
+        "reason": pause.reason,
+        "since_ms": pause.since_ms,
     }
 
 
@@ -128,6 +143,7 @@ def history_document(entry: HistoryEntry) -> Document:
         "at_ms": entry.at_ms,
         "task_id": entry.task_id,
         "attempt": entry.attempt,
+        "build_id": entry.build_id,
         "message": entry.message,
         "cause": cause,
         "command": entry.command,

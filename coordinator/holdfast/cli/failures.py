@@ -16,7 +16,8 @@ class ExitCode(IntEnum):
 
     OK = 0
     RUN_FAILED = 1
-    """The command did its work; the run it waited for failed or was cancelled."""
+    """The command did its work; the run it waited for failed or was cancelled, or what it tested
+    (`replay-test`) does not fit."""
     BAD_INPUT = 2
     """Something given (a flag, a file, a setting, an address) cannot be used; nothing was done."""
     TIMEOUT = 3

@@ -28,6 +28,7 @@ _STYLES = {
     "failed": "red",
     "dead": "red",
     "cancelled": "yellow",
+    "compensating": "yellow",
     "waiting": "yellow",
     "paused": "yellow",
     "retrying": "yellow",

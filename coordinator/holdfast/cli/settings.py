@@ -35,6 +35,8 @@ class Settings(ClientSettings):
     keep_events: bool = False
     """Events are kept for ever, instead of 90 days or 50 GB; decided when the topic is created."""
     log_level: LogLevel = "info"
+    build: str | None = None
+    """What the build of the agents' code is called; unset: by their version, or their source."""
 
     @property
     def bus_file(self) -> Path | None:
@@ -56,6 +58,8 @@ class Settings(ClientSettings):
             "HOLDFAST_NAMESPACE": self.namespace,
             "HOLDFAST_LOG_LEVEL": self.log_level,
         }
+        if self.build is not None:
+            found["HOLDFAST_BUILD"] = self.build
         if self.keep_events:
             found["HOLDFAST_KEEP_EVENTS"] = "true"
         if self.partitions is not None:

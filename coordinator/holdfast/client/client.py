@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
@@ -13,21 +13,31 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from holdfast.bus.partition import partition_for
 from holdfast.bus.port import Environment
 from holdfast.bus.topics import Topics
+from holdfast.client.agents import Agents
+from holdfast.client.bulk import PARALLEL, BulkAction, BulkResult, BulkTarget, send_all
 from holdfast.client.delay import Start
 from holdfast.client.directory import MANIFEST_WAIT_S, Directory
-from holdfast.client.errors import ClientClosed
+from holdfast.client.errors import ClientClosed, ClientError, RunConflict
 from holdfast.client.feed import EventFeed
-from holdfast.client.fork import build_fork, fork_id
+from holdfast.client.fork import (
+    Changed,
+    Fork,
+    build_fork,
+    downstream,
+    fork_id,
+    retry_ids,
+)
 from holdfast.client.outbox import Outbox
 from holdfast.client.payloads import Payloads
-from holdfast.client.run import Connection, Run
+from holdfast.client.run import COMMAND_WAIT_S, Connection, Run
 from holdfast.client.schedules import Schedules
 from holdfast.client.settings import ClientSettings, load
 from holdfast.client.state import KeyState, StatePlace, list_state
-from holdfast.client.submission import Submissions, Work, check_run_id
+from holdfast.client.submission import Resolved, Submissions, Work
 from holdfast.client.surroundings import Surroundings, open_surroundings
 from holdfast.client.watch import Watch
-from holdfast.schemas import Payload, Plan, PlanDocument, Submission, Task
+from holdfast.schemas import CommandAction, Payload, Plan, PlanDocument, RunState, Submission, Task
+from holdfast.schemas.run_ids import check_run_id
 
 if TYPE_CHECKING:
     from holdfast.client.sync import SyncClient
@@ -38,6 +48,9 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 ID_CHARACTERS = 16
+CANCEL_WAIT_S = 180.0
+"""How long a retry waits for the end of the run that it takes the place of."""
+_STOPPABLE = (RunState.RUNNING, RunState.WAITING, RunState.PAUSED)
 
 
 class Client:
@@ -186,18 +199,132 @@ class Client:
         return Run(connected.connection, watch, order_key)
 
     async def fork(
-        self, run_id: str, *, order_key: str | None = None, new_run_id: str | None = None
+        self,
+        run_id: str,
+        *,
+        order_key: str | None = None,
+        new_run_id: str | None = None,
+        from_task: str | None = None,
+        input: Any = None,  # noqa: A002 - it is the word of the plan's format
     ) -> Run[Any]:
-        """Submit a run that failed once more, reusing the outputs of tasks that succeeded.
+        """Submit a run once more, reusing the outputs of tasks that succeeded.
 
-        The new id is made of the old one, so that asking twice forks once. Effects keep their
-        idempotency keys. Raises `ClientError` (it is open, or has succeeded), `EventsLost`.
+        Without `from_task` the run must have failed or been cancelled, and the new id is made of
+        the old one, so that asking twice forks once. With it that task, and all that follows from
+        it, is worked again, whatever became of it; the old run may have ended in any way, and goes
+        on beside if it is open; the new id is `<run>.r<n>`. `input`, with `from_task`: another
+        input of the run; None: the old one. Effects keep their idempotency keys.
+
+        Raises `ClientError` (its state, or the task, allows no fork: with the remedy),
+        `EventsLost`, `PlanError` (the input does not fit).
         """
-        connected = await self._connect()
         old = await self.run(run_id, order_key)
         found = await build_fork(old.past())
-        submission = found.submission(connected.connection.actor)
-        return await self._send(connected, check_run_id(new_run_id or fork_id(run_id)), submission)
+        if from_task is not None:
+            return await self._fork_from(found, from_task, new_run_id, input)
+        if input is not None:
+            raise ClientError("another input needs the task from which the fork is to begin")
+        connected = await self._connect()
+        new_id = check_run_id(new_run_id or fork_id(run_id))
+        submission = found.submission(connected.connection.actor, new_id)
+        return await self._send(connected, new_id, submission)
+
+    async def retry_from(
+        self,
+        run_id: str,
+        task_id: str,
+        *,
+        order_key: str | None = None,
+        new_run_id: str | None = None,
+        cancel: bool = False,
+        reason: str = "",
+    ) -> Run[Any]:
+        """Work a task, and all that follows from it, again: `fork` in the place of the old run.
+
+        A run that is open is ended first, if `cancel` says so; else it is refused. To repeat the
+        call after an interruption goes on where it was. Raises as `fork` and `Run.cancel`.
+        """
+        old = await self.run(run_id, order_key)
+        found = await build_fork(old.past())
+        if not found.ended:
+            downstream(found.plan.plan, task_id)  # nothing is cancelled for what cannot be forked
+            await _end(old, found, reason, cancel=cancel)
+            found = await build_fork(old.past())
+        return await self._fork_from(found, task_id, new_run_id, None)
+
+    async def _fork_from(
+        self, found: Fork, task_id: str, new_run_id: str | None, run_input: Any
+    ) -> Run[Any]:
+        connected = await self._connect()
+        row = found.row
+        assert row is not None, "a run without a row has no plan, and `plan` says so"
+        for new_id in [check_run_id(new_run_id)] if new_run_id else retry_ids(row.run_id):
+            changed = await self._changed(connected, found, new_id, run_input)
+            actor = connected.connection.actor
+            submission = found.submission_from(task_id, actor, new_id, changed)
+            run = await self._send(connected, new_id, submission)
+            if new_run_id:
+                return run
+            try:
+                await run.accepted(COMMAND_WAIT_S)
+            except RunConflict:
+                continue  # another retry, from another task or of another try, has this id
+            return run
+        raise ClientError(f"run {row.run_id!r} was retried too often: name the new run's id")
+
+    @staticmethod
+    async def _changed(
+        connected: _Connected, found: Fork, new_id: str, run_input: Any
+    ) -> Changed | None:
+        if run_input is None:
+            return None
+        payloads = connected.connection.payloads
+        plan = found.plan
+        for task in plan.tasks.values():
+            await payloads.require(task.input_schema_id)
+        resolved = Resolved(plan, plan.to_json(), plan.plan.to_json(), ())
+        prepared = connected.submissions.fill(resolved, run_input)
+        stored = await payloads.pack(new_id, prepared.input)
+        return Changed(stored, prepared.order_key, prepared.input_hash)
+
+    async def bulk(
+        self,
+        action: BulkAction,
+        targets: Iterable[BulkTarget],
+        *,
+        reason: str = "",
+        bulk_id: str | None = None,
+        parallel: int = PARALLEL,
+    ) -> AsyncIterator[BulkResult]:
+        """Send one command to each target, `parallel` at once; yield what became of each.
+
+        The commands are audited one by one, under a common `bulk_id`. Which targets: see
+        `holdfast.coordinator.projection.select_targets`, or any list of your own. A retry (or
+        replay) of a run that has ended forks it, once. Safe to repeat after an interruption.
+        """
+        connected = await self._connect()
+        common = bulk_id or connected.connection.environment.new_id()
+
+        async def send(target: BulkTarget) -> str:
+            if target.ended and action in (BulkAction.RETRY, BulkAction.REPLAY):
+                fork = await self.fork(target.run_id, order_key=target.order_key)
+                return f"run {target.run_id!r} goes on as {fork.id!r}"
+            run = await self.run(target.run_id, target.order_key)
+            word = CommandAction(action.value)
+            receipt = await run.command(word, target.task_id, reason=reason, bulk_id=common)
+            return receipt.message
+
+        async for result in send_all(targets, send, parallel):
+            yield result
+
+    def new_id(self) -> str:
+        """Return an id that nobody has, for `bulk` and its like; the client is connected."""
+        return self._environment.new_id()
+
+    @property
+    def agents(self) -> Agents:
+        """Agents, and order keys at them: pause and resume them."""
+        return Agents(self._connect)
 
     @property
     def schedules(self) -> Schedules:
@@ -291,6 +418,20 @@ class _Connected:
         await self.connection.feed.close()
         await self.directory.close()
         await self.surroundings.close()
+
+
+async def _end(old: Run[Any], found: Fork, reason: str, *, cancel: bool) -> None:
+    """Let an open run end before another takes its place."""
+    row = found.row
+    assert row is not None, "`Fork.ended` has seen it"
+    if not cancel:
+        raise ClientError(
+            f"run {row.run_id!r} is {row.state}: cancel it in the same word (`--cancel`), or let it"
+            " go on beside the new one (`holdfast run fork`)"
+        )
+    if row.state in _STOPPABLE:
+        await old.cancel(reason=reason or "it is retried as another run")
+    await old.ended(CANCEL_WAIT_S)
 
 
 def _actor() -> str:

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from holdfast.bus.partition import partition_for
-from holdfast.bus.port import Bus, Environment, Position, Record, TopicPartition
-from holdfast.bus.topics import Topics
+from holdfast.bus.port import Position, TopicPartition
 from holdfast.client.backlog import Backlog
+from holdfast.client.connection import Connection
 from holdfast.client.errors import (
     CommandRefused,
     RunCancelled,
@@ -26,30 +24,31 @@ from holdfast.client.errors import (
     WaitTimeout,
 )
 from holdfast.client.existence import Existence
-from holdfast.client.feed import EventFeed
-from holdfast.client.outbox import Outbox
-from holdfast.client.payloads import Payloads
 from holdfast.client.plan_history import PlanHistory
+from holdfast.client.receipts import (
+    CommandReceipt,
+    SignalOutcome,
+    SignalReceipt,
+    signal_receipt,
+)
 from holdfast.client.status import RunStatus, read_status, status_at_end
 from holdfast.client.watch import ENDS, REFUSALS, Watch
 from holdfast.schemas import (
     AskRow,
     Command,
     CommandAction,
-    CoordinatorEnvelope,
     Event,
     EventType,
+    Payload,
     PlanDocument,
     RunRow,
     RunState,
-    ScheduleCommand,
     Signal,
-    Submission,
     Unencodable,
     decode,
-    encode,
     encode_json,
 )
+from holdfast.schemas.command_arguments import CancelArguments
 
 __all__ = [
     "COMMAND_WAIT_S",
@@ -67,57 +66,6 @@ COMMAND_WAIT_S = 10.0
 """How long a command waits for the coordinator's answer."""
 STATUS_WAIT_S = 10.0
 """How long a question about a run waits for a coordinator to take it in."""
-
-
-@dataclass(frozen=True, slots=True)
-class CommandReceipt:
-    """A command that was accepted. `position`: its record; a read of the projection may name it."""
-
-    command_id: str
-    position: Position
-    message: str
-
-
-class SignalOutcome(StrEnum):
-    """What became of a signal."""
-
-    TAKEN = "taken"  # by the task that has waited longest for one of its name
-    KEPT = "kept"  # until a task waits for it
-    REPEATED = "repeated"  # one of this id came before: it counts once
-
-
-@dataclass(frozen=True, slots=True)
-class SignalReceipt(CommandReceipt):
-    """A signal that was accepted; `command_id` is its id. `task_id`: the task that has it."""
-
-    outcome: SignalOutcome
-    task_id: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """What all runs of one client share."""
-
-    environment: Environment
-    topics: Topics
-    feed: EventFeed
-    outbox: Outbox
-    payloads: Payloads
-    actor: str
-
-    @property
-    def bus(self) -> Bus:
-        """The bus."""
-        return self.environment.bus
-
-    async def send(
-        self, run_id: str, key: str, body: Submission | Command | Signal | ScheduleCommand
-    ) -> Position:
-        """Write to the coordinators; return where it stands once it is kept."""
-        envelope = CoordinatorEnvelope(run_id, self.environment.now_ms(), body)
-        headers = (("holdfast-run", run_id.encode()), ("holdfast-reply-key", key.encode()))
-        record = Record(self.topics.coordinator, key.encode(), encode(envelope), headers)
-        return await self.outbox.send(record)
 
 
 class Run(Generic[Out]):
@@ -280,13 +228,23 @@ class Run(Generic[Out]):
         async for _, value in Backlog(connection.bus, events, watch).forward(0, end):
             yield decode(Event, value)
 
-    async def cancel(self, *, reason: str = "") -> CommandReceipt:
+    async def cancel(
+        self,
+        *,
+        reason: str = "",
+        compensate: bool | None = None,
+        compensate_from: str | None = None,
+    ) -> CommandReceipt:
         """End the run: what runs is told to stop. Returns once that is accepted.
+
+        `compensate`: whether what has succeeded is undone first (None: as its plan says);
+        `compensate_from`: only this task, and what came of it.
 
         This and all other commands raise `CommandRefused` (the state does not allow it) and
         `WaitTimeout` (kept, but no coordinator has answered within 10 s).
         """
-        return await self._command(CommandAction.CANCEL, None, reason)
+        said = CancelArguments(compensate=compensate, compensate_from=compensate_from).to_json()
+        return await self._command(CommandAction.CANCEL, None, reason, arguments=said)
 
     async def pause(self, *, reason: str = "") -> CommandReceipt:
         """Hand out nothing new; what runs goes on."""
@@ -304,6 +262,42 @@ class Run(Generic[Out]):
         """Give a task up that is in the dead letters: it fails; the run is open."""
         return await self._command(CommandAction.DISCARD, task_id, reason)
 
+    async def restart_task(self, task_id: str, *, reason: str = "") -> CommandReceipt:
+        """Let a task begin anew, without what it has journaled; effects keep their keys."""
+        return await self._command(CommandAction.RESTART, task_id, reason)
+
+    async def skip(self, task_id: str, *, reason: str = "") -> CommandReceipt:
+        """End a task as if its condition had not held.
+
+        What depends on it goes on, and reads null; if it waits for skipped tasks alone it is
+        skipped too. What runs of the task is told to stop first; whatever its attempt still says,
+        it is skipped.
+        """
+        return await self._command(CommandAction.SKIP, task_id, reason)
+
+    async def override(self, task_id: str, output: Any, *, reason: str = "") -> CommandReceipt:
+        """Let a task succeed with `output` (anything that JSON can hold) instead of its own.
+
+        As `skip` ends it. Raises `CommandRefused` where the output does not fit the task's output
+        schema, naming the field; `Unencodable`. Of a map: the whole list.
+        """
+        data = _json(output, f"the output of task {task_id!r}")
+        stored = await self._connection.payloads.pack(self.id, data)
+        return await self._command(CommandAction.OVERRIDE, task_id, reason, output=stored)
+
+    async def retry(self, task_id: str, *, reason: str = "") -> CommandReceipt:
+        """Let a task go on now: one in the dead letters, or one that waits for its next attempt.
+
+        The run is open. To work a task again that has ended, see `Client.retry_from`.
+        """
+        return await self._command(CommandAction.RETRY, task_id, reason)
+
+    async def command(
+        self, action: CommandAction, task_id: str | None, *, reason: str, bulk_id: str
+    ) -> CommandReceipt:
+        """Send one command of many; `bulk_id` is of all of them. See `Client.bulk`."""
+        return await self._command(action, task_id, reason, bulk_id=bulk_id)
+
     async def signal(
         self, signal: str, payload: Any = None, *, signal_id: str | None = None
     ) -> SignalReceipt:
@@ -315,17 +309,13 @@ class Run(Generic[Out]):
         more; `Unencodable`; `WaitTimeout` (kept, but no coordinator has answered within 10 s).
         """
         signal_id = signal_id or self._connection.environment.new_id()
-        try:
-            data = encode_json(to_jsonable_python(payload, bytes_mode="base64"))
-        except (PydanticSerializationError, ValueError) as error:
-            message = f"the payload of signal {signal!r} cannot be written as JSON: {error}"
-            raise Unencodable(message) from None
+        data = _json(payload, f"the payload of signal {signal!r}")
         stored = await self._connection.payloads.pack(self.id, data)
         body = Signal(signal_id, signal, stored, self._connection.actor)
         position, event = await self._told(f"signal {signal!r} to", body)
         if event.type is EventType.SIGNAL_REFUSED:
             raise CommandRefused(event.message)
-        return _signal_receipt(signal_id, position, event)
+        return signal_receipt(signal_id, position, event)
 
     async def status(self, timeout_s: float | None = STATUS_WAIT_S) -> RunStatus:
         """Return how the run stands now: its state, its tasks, what they wait for.
@@ -368,11 +358,19 @@ class Run(Generic[Out]):
         return self.order_key or self.id
 
     async def _command(
-        self, action: CommandAction, task_id: str | None, reason: str
+        self,
+        action: CommandAction,
+        task_id: str | None,
+        reason: str,
+        *,
+        output: Payload = None,
+        bulk_id: str | None = None,
+        arguments: str = "{}",
     ) -> CommandReceipt:
         connection = self._connection
         command_id = connection.environment.new_id()
-        command = Command(command_id, action, task_id, "{}", connection.actor, reason)
+        command = Command(command_id, action, task_id, arguments, connection.actor, reason)
+        command.output, command.bulk_id = output, bulk_id
         position, event = await self._told(f"{action} of", command)
         if event.type is EventType.COMMAND_REFUSED:
             raise CommandRefused(event.message)
@@ -458,14 +456,11 @@ class Run(Generic[Out]):
         return self._watch.start if answer is None else answer[1].events_from or 0
 
 
-def _signal_receipt(signal_id: str, position: Position, event: Event) -> SignalReceipt:
-    told, outcome, task_id = "kept until a task waits for it", SignalOutcome.KEPT, None
-    if event.type is EventType.SIGNAL_REPEATED:
-        told, outcome = "it came before: it counts once", SignalOutcome.REPEATED
-    elif event.ask is not None:
-        task_id = event.ask.task_id
-        told, outcome = f"task {task_id} has it", SignalOutcome.TAKEN
-    return SignalReceipt(signal_id, position, told, outcome, task_id)
+def _json(value: Any, what: str) -> bytes:
+    try:
+        return encode_json(to_jsonable_python(value, bytes_mode="base64"))
+    except (PydanticSerializationError, ValueError) as error:
+        raise Unencodable(f"{what} cannot be written as JSON: {error}") from None
 
 
 def _raise_refusal(answer: Event) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,16 +40,13 @@ from holdfast.schemas import (
     split_task_name,
 )
 
-__all__ = ["Prepared", "Resolved", "Submissions", "Work", "check_run_id", "document_of"]
+__all__ = ["Prepared", "Resolved", "Submissions", "Work", "document_of"]
 
 Work: TypeAlias = "Plan | PlanDocument | Task[Any, Any] | str"
 """What can be submitted: a plan, a task, or a task's name (`agent.task`)."""
 
 RESOLVED_MAX = 256
 """How many resolved plans are kept."""
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-_SUCCESSOR = re.compile(r"~[0-9]{1,10}")
-"""What stands behind the id of a run in that of one that continues it; nobody else gives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,21 +165,6 @@ class Submissions:
         return Resolved(plan, plan.to_json(), written, tuple(needed))
 
 
-def check_run_id(run_id: str, *, known: bool = False) -> str:
-    """Return a run id; raises `PlanError` for one that cannot be used.
-
-    `known`: that of a run that is there, which may be one that continues another (`<id>~<n>`).
-    """
-    base, mark, number = run_id.partition("~")
-    continued = known and bool(mark) and _SUCCESSOR.fullmatch(mark + number) is not None
-    if _RUN_ID.fullmatch(base if continued else run_id) is None:
-        raise PlanError(
-            f"run id {run_id!r} cannot be used: 1 to 128 letters, digits, '.', '_', ':' and '-',"
-            " the first a letter or a digit"
-        )
-    return run_id
-
-
 def document_of(
     work: Work, order_key: str | None = None, deadline_s: float | None = None
 ) -> PlanDocument:
@@ -197,13 +178,21 @@ def document_of(
     elif isinstance(work, Task):
         work = Plan.of_task(work)
     document = work.document() if isinstance(work, Plan) else work
+    if not isinstance(document, PlanDocument):
+        raise PlanError(
+            f"a {type(work).__name__} cannot be started: a plan, a task, or a task's name"
+            " (agent.task)"
+        )
     if order_key is None and deadline_s is None:
         return document
     over: dict[str, Any] = {}
     if order_key is not None:
+        if not isinstance(order_key, str):
+            raise PlanError(f"order_key={order_key!r} must be text")
         over["order_key"] = escape_text(order_key)
     if deadline_s is not None:
-        if not 0 < deadline_s < float("inf"):
+        number = isinstance(deadline_s, int | float) and not isinstance(deadline_s, bool)
+        if not number or not 0 < deadline_s < float("inf"):
             raise PlanError(f"deadline_s={deadline_s!r} must be a positive number of seconds")
         over["deadline_s"] = deadline_s
     return document.model_copy(update=over)

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
 from holdfast.bus.port import Position
+from holdfast.client.bulk import BulkAction, BulkResult, BulkTarget
 from holdfast.client.client import Client
 from holdfast.client.errors import ClientClosed
-from holdfast.client.run import STATUS_WAIT_S, CommandReceipt, Run, SignalReceipt
+from holdfast.client.receipts import CommandReceipt, SignalReceipt
+from holdfast.client.run import STATUS_WAIT_S, Run
 from holdfast.client.settings import ClientSettings
 from holdfast.client.state import StatePlace
 from holdfast.client.status import RunStatus
 from holdfast.client.submission import Work
+from holdfast.client.sync_agents import SyncAgents
 from holdfast.client.sync_schedules import SyncSchedules
 from holdfast.client.sync_state import SyncKeyState
 from holdfast.schemas import AskRow, Event, Payload, Plan, PlanDocument, Task
@@ -111,9 +114,18 @@ class SyncRun(Generic[Out]):
         finally:
             self._thread.call(_close(events))
 
-    def cancel(self, *, reason: str = "") -> CommandReceipt:
+    def cancel(
+        self,
+        *,
+        reason: str = "",
+        compensate: bool | None = None,
+        compensate_from: str | None = None,
+    ) -> CommandReceipt:
         """See `Run.cancel`."""
-        return self._thread.call(self._run.cancel(reason=reason))
+        cancelled = self._run.cancel(
+            reason=reason, compensate=compensate, compensate_from=compensate_from
+        )
+        return self._thread.call(cancelled)
 
     def signal(
         self, signal: str, payload: Any = None, *, signal_id: str | None = None
@@ -148,6 +160,22 @@ class SyncRun(Generic[Out]):
     def discard(self, task_id: str, *, reason: str = "") -> CommandReceipt:
         """See `Run.discard`."""
         return self._thread.call(self._run.discard(task_id, reason=reason))
+
+    def skip(self, task_id: str, *, reason: str = "") -> CommandReceipt:
+        """See `Run.skip`."""
+        return self._thread.call(self._run.skip(task_id, reason=reason))
+
+    def override(self, task_id: str, output: Any, *, reason: str = "") -> CommandReceipt:
+        """See `Run.override`."""
+        return self._thread.call(self._run.override(task_id, output, reason=reason))
+
+    def retry(self, task_id: str, *, reason: str = "") -> CommandReceipt:
+        """See `Run.retry`."""
+        return self._thread.call(self._run.retry(task_id, reason=reason))
+
+    def restart_task(self, task_id: str, *, reason: str = "") -> CommandReceipt:
+        """See `Run.restart_task`."""
+        return self._thread.call(self._run.restart_task(task_id, reason=reason))
 
 
 class SyncClient:
@@ -235,11 +263,61 @@ class SyncClient:
         return SyncRun(self._thread, self._thread.call(self._client.run(run_id, order_key)))
 
     def fork(
-        self, run_id: str, *, order_key: str | None = None, new_run_id: str | None = None
+        self,
+        run_id: str,
+        *,
+        order_key: str | None = None,
+        new_run_id: str | None = None,
+        from_task: str | None = None,
+        input: Any = None,  # noqa: A002 - it is the word of the plan's format
     ) -> SyncRun[Any]:
         """See `Client.fork`."""
-        forking = self._client.fork(run_id, order_key=order_key, new_run_id=new_run_id)
+        forking = self._client.fork(
+            run_id, order_key=order_key, new_run_id=new_run_id, from_task=from_task, input=input
+        )
         return SyncRun(self._thread, self._thread.call(forking))
+
+    def retry_from(
+        self,
+        run_id: str,
+        task_id: str,
+        *,
+        order_key: str | None = None,
+        new_run_id: str | None = None,
+        cancel: bool = False,
+        reason: str = "",
+    ) -> SyncRun[Any]:
+        """See `Client.retry_from`."""
+        retrying = self._client.retry_from(
+            run_id,
+            task_id,
+            order_key=order_key,
+            new_run_id=new_run_id,
+            cancel=cancel,
+            reason=reason,
+        )
+        return SyncRun(self._thread, self._thread.call(retrying))
+
+    def bulk(
+        self,
+        action: BulkAction,
+        targets: Iterable[BulkTarget],
+        *,
+        reason: str = "",
+        bulk_id: str | None = None,
+    ) -> list[BulkResult]:
+        """See `Client.bulk`; all of it at once."""
+
+        async def gather() -> list[BulkResult]:
+            found = self._client.bulk(action, targets, reason=reason, bulk_id=bulk_id)
+            return [each async for each in found]
+
+        return self._thread.call(gather())
+
+    @property
+    def agents(self) -> SyncAgents:
+        """See `Client.agents`."""
+        return SyncAgents(self._client.agents, self._thread.call)
 
     @property
     def schedules(self) -> SyncSchedules:

@@ -37,6 +37,8 @@ ANSWERS = frozenset(
         EventType.SCHEDULE_BACKFILLED,
         EventType.SCHEDULE_DELETED,
         EventType.SCHEDULE_REFUSED,
+        EventType.AGENT_PAUSED,
+        EventType.AGENT_RESUMED,
     }
 )
 _ENDS = frozenset(kind.encode() for kind in ENDS)

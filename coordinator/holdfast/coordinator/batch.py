@@ -56,6 +56,8 @@ class Pending:
     """A submission whose agents are not known: perhaps they were just started; look again first."""
     loaded: set[str] = field(default_factory=set)
     """Names of the blobs that were fetched or stored for it."""
+    reports: tuple[Report, ...] = ()
+    """What sources are told beside what the engine answers, as far as they can be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ class Batch:
             reaction = self._react(pending, pending.input)
             if reaction.needs:
                 return reaction.needs
-        for record in pending.records:
+        for record in (*pending.records, *self._heard(pending, pending.reports)):
             self._own(record, pending)
         self.taken.append(pending)
         return ()
@@ -195,7 +197,7 @@ class Batch:
         ]
         for record in records:
             self._slotted.check(record)
-        records += self._heard(pending, reaction)
+        records += self._heard(pending, reaction.effects)
         for record in records:
             self._own(record, pending)
         self.view.absorb(reaction)
@@ -207,10 +209,10 @@ class Batch:
             # Only a continuation looks at all that may be left.
             self.unfinished.discard(reaction.entity)
 
-    def _heard(self, pending: Pending, reaction: Reaction) -> list[Record]:
+    def _heard(self, pending: Pending, effects: Iterable[Effect]) -> list[Record]:
         """Return what sources are told, as far as they can be: a run that has ended has ended."""
         heard = []
-        for effect in reaction.effects:
+        for effect in effects:
             if not isinstance(effect, Report):
                 continue
             record = self._writing.effect(effect)

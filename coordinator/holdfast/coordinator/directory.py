@@ -62,6 +62,7 @@ class Directory:
         self._by_key: dict[str, Manifest] = {}
         self._newest: dict[str, Manifest] = {}
         self._with_topics: frozenset[str] = frozenset()
+        self._partitions: dict[str, int] = {}
         self._control_prefix = topics.control("x").removesuffix("x")
         self._sources: frozenset[str] = frozenset()
         self._answers: OrderedDict[str, str | None] = OrderedDict()
@@ -88,6 +89,7 @@ class Directory:
             prefix = self._tasks_prefix
             known = frozenset(n.removeprefix(prefix) for n in names if n.startswith(prefix))
             heard = {n.removeprefix(self._control_prefix) for n in names}
+            self._partitions = {a: names[prefix + a].partitions for a in known}
             self._sources = frozenset(group for group in heard if group.startswith(SOURCE_PREFIX))
             if known != self._with_topics:
                 self._with_topics = known
@@ -109,6 +111,14 @@ class Directory:
         if len(self._answers) > ANSWERS_MAX:
             self._answers.popitem(last=False)
         return answer
+
+    def partitions(self, agent: str) -> int | str:
+        """See `ports.Agents`."""
+        found = self._partitions.get(agent)
+        if found is not None:
+            return found
+        hint = did_you_mean(agent, sorted(self._partitions))
+        return f"agent {agent!r} has no topics here{hint}; start it once, or correct the name"
 
     def task(self, agent: str, task: str) -> ResolvedTask | str:
         """See `ports.Agents`."""

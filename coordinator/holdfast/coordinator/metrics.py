@@ -9,6 +9,8 @@ __all__ = [
     "BROKEN",
     "CLOCK_HELD_SECONDS",
     "CLOSED_MARKERS",
+    "COMMANDS",
+    "COMPENSATIONS_STUCK",
     "DEAD_LETTERS",
     "EVENTS",
     "INPUTS",
@@ -76,6 +78,14 @@ OPEN_ASKS = Gauge(
     "holdfast_coordinator_open_asks",
     "What handlers wait for, by kind",
     ["partition", "kind"],
+)
+COMPENSATIONS_STUCK = Gauge(
+    "holdfast_compensations_stuck",
+    "Successes that cannot be undone, and wait for a person",
+    ["partition"],
+)
+COMMANDS = Counter(
+    "holdfast_coordinator_commands_total", "What operators said", ["action", "answer"]
 )
 SIGNALS = Counter("holdfast_coordinator_signals_total", "What became of signals", ["outcome"])
 PARKED_INPUTS = Gauge(

@@ -64,6 +64,10 @@ def _event(event: Event) -> None:
     if event.schedule is not None:
         _schedule(event, event.schedule)
         return
+    if event.command is not None:
+        refused = event.type is EventType.COMMAND_REFUSED
+        answer = "refused" if refused else "accepted"
+        metrics.COMMANDS.labels(event.command.action, answer).inc()
     if event.signal is not None and (outcome := _OUTCOMES.get(event.type)) is not None:
         metrics.SIGNALS.labels(outcome).inc()
     if event.type.endswith(".ignored"):
@@ -88,6 +92,8 @@ def _task(row: TaskRow) -> None:
     _tasks_ended(row.state).inc()
     if row.state is not TaskState.SUCCEEDED or row.started_ms is None:
         return
+    if row.ruling is not None:
+        return  # not the handler's end, nor its time
     if row.dispatched_ms is not None:
         metrics.TASK_QUEUE_SECONDS.observe(max(0, row.started_ms - row.dispatched_ms) / 1_000)
     if row.finished_ms is not None:

@@ -51,6 +51,10 @@ class Agents(Protocol):
         """Return what an agent says of a task of its own, or why there is none. No I/O."""
         ...
 
+    def partitions(self, agent: str) -> int | str:
+        """Return how many partitions an agent's topics have, or why they are not known. No I/O."""
+        ...
+
     def manifests(self, agents: Collection[str]) -> Mapping[str, Manifest]:
         """Return the newest manifest of each of these agents that is known. No I/O."""
         ...

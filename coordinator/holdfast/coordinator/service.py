@@ -24,9 +24,11 @@ from holdfast.coordinator.engine import (
     Arrival,
     Broken,
     Continuation,
+    Effect,
     Engine,
     Eviction,
     Overlay,
+    Report,
     State,
     Values,
     eviction_due_ms,
@@ -228,6 +230,7 @@ class CoordinatorMachine:
             metrics.OPEN_RUNS,
             metrics.CLOSED_MARKERS,
             metrics.TIMERS_ARMED,
+            metrics.COMPENSATIONS_STUCK,
             metrics.PARKED_INPUTS,
         ):
             gauge.labels(self._partition).set(0)
@@ -280,10 +283,24 @@ class CoordinatorMachine:
             record = self._writing.dead_letter(found.letter)
         arrival = found.arrival
         lane = OWN_LANE if arrival is None else arrival.record_key
-        records = [record]
-        if found.answer is not None:
-            records.append(self._writing.effect(found.answer))
-        return Pending(lane, arrival, received.offset, tuple(records), received)
+        reports = tuple(each for each in found.answers if isinstance(each, Report))
+        others = [each for each in found.answers if not isinstance(each, Report)]
+        records = (record, *self._sendable(others))
+        return Pending(lane, arrival, received.offset, records, received, reports=reports)
+
+    def _sendable(self, effects: Sequence[Effect]) -> list[Record]:
+        """Return the records of answers; what the bus does not take is left out: what they say is
+        made of headers that anybody can write."""
+        records = []
+        for effect in effects:
+            record = self._writing.effect(effect)
+            try:
+                self._control.check(record)
+            except Rejected as error:
+                logger.warning("an answer is left out: %s", error)
+                continue
+            records.append(record)
+        return records
 
     def _lane_of(self, entity: str) -> str:
         entry = self._state.entity(entity).get("")
@@ -375,6 +392,7 @@ class CoordinatorMachine:
         metrics.OPEN_RUNS.labels(partition).set(self._state.runs)
         metrics.CLOSED_MARKERS.labels(partition).set(len(self._state.closed))
         metrics.TIMERS_ARMED.labels(partition).set(len(self._timers))
+        metrics.COMPENSATIONS_STUCK.labels(partition).set(self._state.stuck)
         for kind, count in self._state.open_asks.items():
             metrics.OPEN_ASKS.labels(partition, kind).set(count)
         for state, count in self._state.schedules.items():

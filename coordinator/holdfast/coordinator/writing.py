@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from holdfast.bus.port import Received, Record
 from holdfast.bus.topics import Topics
 from holdfast.coordinator.engine import (
@@ -16,20 +18,26 @@ from holdfast.coordinator.engine import (
 )
 from holdfast.schemas.codec import encode
 from holdfast.schemas.records import (
+    ChildEnded,
     ControlEnvelope,
     CoordinatorJournal,
     DeadLetter,
+    Parent,
     Parked,
     RecordHeader,
+    Submission,
     TaskEnvelope,
 )
 
 __all__ = [
     "HEADER_ATTEMPT",
     "HEADER_DEAD_LETTER",
+    "HEADER_PARENT",
     "HEADER_REPLY_KEY",
     "HEADER_RUN",
+    "HEADER_SOURCE",
     "HEADER_TASK",
+    "PARENT_FIELDS",
     "Writing",
 ]
 
@@ -39,6 +47,13 @@ HEADER_ATTEMPT = "holdfast-attempt"
 HEADER_REPLY_KEY = "holdfast-reply-key"
 HEADER_DEAD_LETTER = "holdfast-dead-letter"
 """On a result: the id of the dead letter that its writer has made of it already."""
+HEADER_PARENT = "holdfast-parent"
+"""On a submission, and on the end of a run: who waits for that end, as a JSON list of run, reply
+key, task, step, its key, and the run that ends. So that they hear of a record that nobody can
+read."""
+PARENT_FIELDS = 6
+HEADER_SOURCE = "holdfast-source"
+"""On a submission: the source that waits for the end of its run, `<name>/<partition>`."""
 
 
 class Writing:
@@ -62,10 +77,28 @@ class Writing:
         if isinstance(effect, SendControl):
             return self._send("control", effect)
         if isinstance(effect, Tell):
-            return Record(self._topics.coordinator, effect.key.encode(), encode(effect.envelope))
+            return self._tell(effect)
         if isinstance(effect, Report):
             return self._report(effect)
         return self.dead_letter(effect)
+
+    def _tell(self, tell: Tell) -> Record:
+        envelope, key = tell.envelope, tell.key.encode()
+        headers = [(HEADER_RUN, envelope.run_id.encode()), (HEADER_REPLY_KEY, key)]
+        body = envelope.body
+        parent = source = None
+        child = envelope.run_id
+        if isinstance(body, Submission):
+            parent, source = body.parent, body.source
+        elif isinstance(body, ChildEnded):
+            child = body.child_run_id
+            parent = Parent(envelope.run_id, tell.key, body.task_id, body.name, body.key)
+        if parent is not None:
+            fields = (parent.run_id, parent.reply_key, parent.task_id, parent.name, parent.key)
+            headers.append((HEADER_PARENT, json.dumps([*fields, child]).encode()))
+        if source is not None:
+            headers.append((HEADER_SOURCE, f"{source.name}/{source.partition}".encode()))
+        return Record(self._topics.coordinator, key, encode(envelope), tuple(headers))
 
     def _report(self, report: Report) -> Record:
         """Return what a source is told: its slot's own partition, by number."""
@@ -102,6 +135,8 @@ class Writing:
             (HEADER_REPLY_KEY, envelope.reply_key.encode()),
         )
         topic = self._topic(kind, effect.agent)
+        if isinstance(effect, SendControl) and effect.partition is not None:
+            return Record(topic, None, encode(envelope), (), effect.partition)
         return Record(topic, effect.key.encode(), encode(envelope), headers)
 
     def _topic(self, kind: str, agent: str) -> str:

@@ -162,19 +162,29 @@ class RunStarter:
     async def _decode(self, data: bytes) -> Any:
         try:
             try:
-                return self._values.read(data)
+                return self._read(data)
             except UnknownSchema:
                 schema_id = self._values.schema_id(data)
                 if schema_id is None:
                     raise
                 registry = self._tools.registry
                 await self._patiently(Pause.REGISTRY, lambda: registry.schema(schema_id))
-                return self._values.read(data)
+                return self._read(data)
         except DoesNotFit as error:
             raise _Refused(FailureKind.SCHEMA, f"its value does not fit: {error}") from None
         except HoldfastError as error:
             message = f"its value cannot be read: {error}"
             raise _Refused(FailureKind.UNDECODABLE, message) from None
+
+    def _read(self, data: bytes) -> Any:
+        """A model may have validators of the user's: whatever they raise is of this record."""
+        try:
+            return self._values.read(data)
+        except HoldfastError:
+            raise
+        except Exception as error:  # noqa: BLE001 - see above
+            message = f"its value does not fit: {type(error).__name__}: {error}"
+            raise _Refused(FailureKind.SCHEMA, message, error) from None
 
     # --- 2. what is to be started ----------------------------------------------------------------
 
@@ -213,6 +223,9 @@ class RunStarter:
         except HoldfastError as error:
             message = f"no run can be started with it: {error}"
             raise _Refused(FailureKind.SCHEMA, message) from None
+        except Exception as error:  # noqa: BLE001 - a serializer of the user's, for one
+            message = f"no run can be started with it: {type(error).__name__}: {error}"
+            raise _Refused(FailureKind.SCHEMA, message, error) from None
         try:
             payload = await self._patiently(
                 Pause.BLOBS, lambda: tools.payloads.pack(run_id, prepared.input)
@@ -232,6 +245,9 @@ class RunStarter:
                 check_plan(document)
         except PlanError as error:
             raise _Refused(FailureKind.SCHEMA, f"no run can be started: {error}") from None
+        except Exception as error:  # noqa: BLE001 - what a function gives may be anything at all
+            message = f"no run can be started: {type(error).__name__}: {error}"
+            raise _Refused(FailureKind.SCHEMA, message, error) from None
         return document
 
     async def _resolve(self, document: PlanDocument) -> Resolved:

@@ -24,6 +24,7 @@ __all__ = ["Kept", "Refusal", "SourceTopics", "SourceWire"]
 
 HEADER_RUN = "holdfast-run"
 HEADER_REPLY_KEY = "holdfast-reply-key"
+HEADER_SOURCE = "holdfast-source"
 
 TEXT_CHARS_MAX = 16_384
 """Of a message or a traceback in a dead letter: it stands beside the whole record."""
@@ -92,7 +93,8 @@ class SourceWire:
         run_id = self.run_id(received)
         submission.source = SourceSlot(self._name, received.partition)
         key = (submission.order_key or run_id).encode()
-        headers = ((HEADER_RUN, run_id.encode()), (HEADER_REPLY_KEY, key))
+        slot = f"{self._name}/{received.partition}".encode()
+        headers = ((HEADER_RUN, run_id.encode()), (HEADER_REPLY_KEY, key), (HEADER_SOURCE, slot))
         value = encode(CoordinatorEnvelope(run_id, now_ms, submission))
         return Record(self._topics.coordinator, key, value, headers)
 

@@ -26,7 +26,7 @@ from fastavro import parse_schema, schemaless_reader, schemaless_writer
 
 from holdfast.schemas.errors import Undecodable, Unencodable
 from holdfast.schemas.framing import FRAME_BYTES, frame_prefix, unframe
-from holdfast.schemas.ids import OwnSchema, own_schema
+from holdfast.schemas.ids import OLDER, OwnSchema, own_schema
 
 __all__ = [
     "decode",
@@ -60,6 +60,8 @@ class _Codec:
     schema: Any
     to_avro: _Convert
     from_avro: _Convert
+    older: dict[bytes, Any]
+    """The schemas that older versions wrote the same record by, by their frames."""
 
 
 def encode(record: Any) -> bytes:
@@ -82,23 +84,27 @@ def encode(record: Any) -> bytes:
 def decode(cls: type[R], data: bytes) -> R:
     """Return the envelope of class `cls` that `data` (framed bytes) holds.
 
-    Raises `Undecodable` for anything else: another schema id, truncated or damaged bytes, bytes
-    left over.
+    What an older version wrote is read by its schema; fields that it did not have get their
+    defaults. Raises `Undecodable` for anything else: another schema id, truncated or damaged bytes,
+    bytes left over.
     """
     codec = _CODECS.get(cls) or _compile(cls)
+    written, wanted = codec.schema, None
     if data[:FRAME_BYTES] != codec.prefix:
-        found, _ = unframe(data)
-        raise Undecodable(
-            f"schema id {found} instead of {codec.schema_id}: this is no {cls.__name__}"
-        )
+        written, wanted = codec.older.get(data[:FRAME_BYTES]), codec.schema
+        if written is None:
+            found, _ = unframe(data)
+            raise Undecodable(
+                f"schema id {found} instead of {codec.schema_id}: this is no {cls.__name__}"
+            )
     buffer = BytesIO(data)
     buffer.seek(FRAME_BYTES)
     try:
         record = codec.from_avro(
             schemaless_reader(
                 buffer,
-                codec.schema,
-                None,
+                written,
+                wanted,
                 return_record_name=True,
                 return_record_name_override=True,
             )
@@ -196,6 +202,11 @@ def _compile(cls: type) -> _Codec:
         schema=parse_schema(own_schema(own)),
         to_avro=_record_to_avro(cls),
         from_avro=_record_from_avro(cls),
+        older={
+            frame_prefix(schema_id): parse_schema(own_schema(schema_id))
+            for schema_id, now in OLDER.items()
+            if now is own
+        },
     )
     return codec
 

@@ -22,6 +22,7 @@ from holdfast.schemas.retrying import Retry
 
 __all__ = [
     "ROUNDS_MAX",
+    "UNDOING",
     "CompensateOn",
     "Compensation",
     "ContinueAsNew",
@@ -38,6 +39,8 @@ __all__ = [
 
 ROUNDS_MAX = 1_000
 """A task is repeated at most this often."""
+UNDOING = "!"
+"""What the ids of tasks begin with that undo others: `!<task id>`. No plan can have such an id."""
 
 
 def _checked_join(value: Any) -> Any:

@@ -276,15 +276,24 @@ def _settle_undoing(
     offered = _offered(place, said.task, manifests)
     node = TaskNode(task=said.task, input=said.input, retry=said.retry, timeout_s=said.timeout_s)
     _check_input(place, node, schemas(offered.input_schema_id))
-    for expression in expressions_in(said.input) if undone is not None else ():
-        for reference in expression.references:
-            if reference.field is None or not reference.required or reference.root == "input":
-                continue
-            is_output = reference.root == "output"
-            schema_id = undone.output_schema_id if is_output else undone.input_schema_id
-            what = "the task's output" if is_output else "the task's input"
-            _check_field(place, what, reference.field, schemas(schema_id))
+    if undone is not None:
+        _check_undone_fields(place, said, undone, schemas)
     return _settle(node, offered)
+
+
+def _check_undone_fields(
+    place: str, said: Compensation, undone: TaskManifest, schemas: SchemaLookup
+) -> None:
+    """Refuse `output.idd` where the output of the task that is undone has no such field."""
+    read = {
+        "output": ("the task's output", undone.output_schema_id),
+        "given": ("the task's input", undone.input_schema_id),
+    }
+    for expression in expressions_in(said.input):
+        for reference in expression.references:
+            found = read.get(reference.root)
+            if found is not None and reference.field is not None and reference.required:
+                _check_field(place, found[0], reference.field, schemas(found[1]))
 
 
 def _milliseconds(seconds: float | None, otherwise_ms: int | None) -> int | None:

@@ -111,7 +111,7 @@ def test_only_a_step_s_key_is_folded_and_only_a_step_comes_out() -> None:
     assert found is not None
     assert (found.task, found.name, found.key) == ("r/t", "s", "a/b")
     assert found.attempt == 3
-    assert found.unfold() == entry
+    assert found.unfold() == replace(entry, build_id="build")
     for key in ("r/t", "r/t/cancelled", "r/t/other/s/k", "r"):
         assert fold_step(key, b"") is None
     wrong = fold_step(step_key("r/t", "s", ""), encode(AgentJournal(Cancelled(1, 1, False), "b")))

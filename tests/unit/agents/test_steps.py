@@ -137,7 +137,7 @@ async def test_a_resume_that_skips_a_journaled_step_is_a_mismatch() -> None:
     failure = slot.result().failure
     assert failure is not None
     assert failure.kind is FailureKind.MISMATCH
-    assert "'first'" in failure.message
+    assert "- first  [step, attempt 1, build build-1]  <- the first difference" in failure.message
 
 
 @check

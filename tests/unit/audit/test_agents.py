@@ -15,7 +15,7 @@ import pytest
 from examples.audit import agents, models
 from examples.audit.models import HistoryRequest, Inspection, ListRequest, ReportRequest, SourceFile
 from examples.audit.plan import audit_plan
-from examples.audit.witness import VARIABLE
+from examples.witness import VARIABLE
 from holdfast.agents import Agent
 from holdfast.schemas.derive import derive
 from holdfast.schemas.records import Manifest, TaskManifest

@@ -140,7 +140,7 @@ def test_reads_of_an_empty_bus(invoke: Invoke) -> None:
     expected: dict[str, object] = {
         "runs": {"runs": [], "next": None},
         "dead-letters list": {"dead_letters": []},
-        "agents": {"agents": []},
+        "agents": {"agents": [], "pauses": []},
         "schemas list": {"schemas": []},
     }
     for command, shape in expected.items():

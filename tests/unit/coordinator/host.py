@@ -215,13 +215,12 @@ class Host:
     def _write(self, records: list[Record]) -> None:
         self.commits.append(records)
         for record in records:
-            assert record.key is not None
             kind = record.topic.removeprefix("test.").partition(".")[0]
+            key = (record.key or b"").decode()
             if kind == "journal":
-                self._journal(record.key.decode(), record.value)
+                self._journal(key, record.value)
                 continue
             assert record.value is not None
-            key = record.key.decode()
             if kind == "events":
                 assert record.partition == PARTITION
                 self.events.append(decode(Event, record.value))

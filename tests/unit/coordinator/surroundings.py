@@ -67,6 +67,9 @@ class FakeBlobs:
         self.blobs[reference.name] = data
 
 
+AGENT_PARTITIONS = 3
+
+
 class FakeAgents:
     """Answers what the test says of a plan."""
 
@@ -86,6 +89,9 @@ class FakeAgents:
             output_schema_id=OwnSchema.Json,
             retry=NO_JITTER,
         )
+
+    def partitions(self, agent: str) -> int | str:
+        return self.trouble or AGENT_PARTITIONS
 
     def manifests(self, agents: Collection[str]) -> Mapping[str, Manifest]:
         """Every agent there is has the task `work`."""

@@ -216,3 +216,33 @@ async def test_one_task_is_explained(world: World, opened: OpenProjection) -> No
     found = await projection.query(lambda c: why_task(c, "r1", "~00ab", NOW_MS))
     assert found is not None
     assert found[0].remedy == "holdfast signal r1 'two words' PAYLOAD"
+
+
+async def test_a_run_that_undoes_what_it_did_and_is_stuck(
+    world: World, opened: OpenProjection
+) -> None:
+    await world.event(EventType.RUN_STARTED, run_row("r1", 1))
+    row = run_row("r1", 2, RunState.COMPENSATING)
+    row.deadline_ms = NOW_MS + 1
+    await world.event(EventType.RUN_COMPENSATING, row)
+    await world.event(EventType.TASK_DEAD, None, task_row("!items.3", 1, TaskState.DEAD))
+    letter = DeadLetter(
+        dead_letter_id="r1/!items.3/1",
+        reason=DeadLetterReason.COMPENSATION,
+        failure=None,
+        run_id="r1",
+        task_id="!items.3",
+        agent="scout",
+        task="undo",
+        attempt=1,
+        input=None,
+        source=None,
+        at_ms=1,
+    )
+    await world.put(TOPICS.dead_letters, "r1", encode(letter))
+    found = await reasons(opened)
+    assert "the last success first" in found["compensating"].text
+    assert "deadline" not in found, "it is not cut off"
+    stuck = found["compensation-stuck"]
+    assert "'items.3' cannot be undone, and all before it waits" in stuck.text
+    assert stuck.remedy == "holdfast dead-letters replay r1/!items.3/1"

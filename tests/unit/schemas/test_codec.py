@@ -47,9 +47,9 @@ def test_every_envelope_has_a_sample() -> None:
 
 def test_a_frame_names_the_schema() -> None:
     data = encode(TASK)
-    assert data[:5] == b"\x00\x00\x00\x00\x02"
+    assert data[:5] == b"\x00\x00\x00\x00\x66"
     assert unframe(data) == (record_schema_id(TaskEnvelope), data[5:])
-    assert frame(2, data[5:]) == data
+    assert frame(102, data[5:]) == data
 
 
 @pytest.mark.parametrize("own", list(OwnSchema), ids=lambda own: own.name)
@@ -73,7 +73,7 @@ def test_what_is_no_frame(data: bytes) -> None:
 
 
 def test_another_schema_id_is_named() -> None:
-    with pytest.raises(Undecodable, match="schema id 1 instead of 2: this is no TaskEnvelope"):
+    with pytest.raises(Undecodable, match="schema id 1 instead of 102: this is no TaskEnvelope"):
         decode(TaskEnvelope, encode(SlotOffset(1, [], "i", "p", False, 1)))
 
 

@@ -103,7 +103,7 @@ class Book:
 
     def consider(self, entry: Entry) -> None:
         """Line `entry` up if nothing but a place is missing."""
-        if entry.phase is Phase.WAITING and self.order.open_for(entry):
+        if entry.phase is Phase.WAITING and not entry.unsettled and self.order.open_for(entry):
             self._pushes += 1
             heapq.heappush(self._startable, (entry.input_offset, self._pushes, entry))
 
@@ -159,6 +159,7 @@ class Book:
     def _ready(self, entry: Entry) -> bool:
         return (
             entry.phase is Phase.WAITING
+            and not entry.unsettled  # it is lined up again once that is settled
             and self._entries.get(entry.name) is entry
             and self.order.open_for(entry)
         )

@@ -14,12 +14,14 @@ from holdfast.agents.ledger.drafts import (
     Outbox,
     Write,
     tombstones,
+    too_large,
 )
 from holdfast.agents.ledger.entry import Ending, Entry, Incoming, Phase, StepWrite
+from holdfast.agents.ledger.inbox import Inbox
 from holdfast.agents.ledger.keys import step_key
 from holdfast.agents.ledger.markers import cancelled_failure
 from holdfast.agents.ledger.state import KeyedState
-from holdfast.schemas.records import Failure, FailureKind, Outcome, TaskResult
+from holdfast.schemas.records import Failure, FailureKind, Outcome, StepKind, TaskResult
 
 __all__ = ["STEPS_BYTES_MAX", "STEPS_MAX", "Closing"]
 
@@ -32,7 +34,7 @@ the next commit."""
 class Closing:
     """Makes drafts, and does to the book what follows from each.
 
-    `closed` hears of each attempt whose end is committed, `take` takes up a new one.
+    `take` takes up a new attempt.
     """
 
     def __init__(
@@ -41,14 +43,14 @@ class Closing:
         book: Book,
         outbox: Outbox,
         state: KeyedState,
-        closed: Callable[[Entry], None],
+        inbox: Inbox,
         take: Callable[[Entry | None, Incoming], None],
     ) -> None:
         self._identity = identity
         self._book = book
         self._outbox = outbox
         self._state = state
-        self._closed = closed
+        self._inbox = inbox
         self._take = take
 
     def keep(self, entry: Entry, now_ms: int) -> Draft:
@@ -62,7 +64,7 @@ class Closing:
             entry.drafted = wanted
             entry.accepted = entry.journaled = True
             writes.append((entry.name, entry.as_accepted()))
-        steps = _take_steps(entry)
+        steps = entry.writing = _take_steps(entry)
         writes += [(step_key(entry.name, step.name, step.key), step.entry) for step in steps]
 
         def apply() -> None:
@@ -83,15 +85,14 @@ class Closing:
             # One that is released was given up, and its end counts for nobody.
             state = {} if entry.released else ending.state
             writes, rest = _split(tombstones(entry))
-            answers = _take_answers(entry)  # not written: only dealt with
+            answers = _take_answers(entry)  # not written: passed, once all is removed
             return Draft(
-                partial(self._finished, entry, state, rest),
+                partial(self._finished, entry, state, rest, answers),
                 partial(self._refused, entry, now_ms, answers),
                 self._state.writes(entry, state, now_ms) + writes,
                 entry,
-                answers,
                 answer=self._answer(entry, ending),
-                records=ending.published,
+                records=() if entry.released else ending.published,
             )
         return self._fail(entry, ending, now_ms)
 
@@ -106,6 +107,31 @@ class Closing:
         """Draft the end of an attempt that was answered before its record came."""
         entry.journaled = True
         self._outbox.put([(entry.name, entry.as_failed())])
+
+    def begin_anew(self, entry: Entry) -> None:
+        """Drop what a restarted task has journaled before, if its new attempt says so.
+
+        Ahead of all that the attempt will write: a tombstone that came later could meet a new step
+        under an old one's key. A crash in between is made good when the journal is restored.
+        """
+        envelope = entry.envelope
+        assert envelope is not None
+        if envelope.journal_from <= 0 or not entry.steps:
+            return
+        stale = entry.steps.drop_before(envelope.journal_from, envelope.attempt)
+        self.sweep([step_key(entry.name, name, key) for name, key in stale])
+
+    def between_attempts(self, entry: Entry, answers: Sequence[StepWrite]) -> None:
+        """Keep answers for the next attempt, which finds them."""
+        left = list(answers)
+        while left:
+            taken, left = _bounded(left)
+            writes: list[Write] = []
+            for step in taken:
+                assert step.entry is not None, "no answer removes a step"
+                entry.steps[step.name, step.key] = step.entry
+                writes.append((step_key(entry.name, step.name, step.key), step.entry))
+            self._outbox.add(Draft(_kept, _never, writes, steps=taken))
 
     def answer_superseded(self, entry: Entry, now_ms: int) -> None:
         """Draft the answer for an attempt that a newer one replaces."""
@@ -122,9 +148,11 @@ class Closing:
         # A step that is not committed runs again, and what was not asked yet is asked again; an
         # answer would not come again.
         answers = _take_answers(entry)
-        entry.writes = [step for step in entry.writes if step.record is None]
+        entry.writes = [step for step in entry.writes if not _asks(step)]
         entry.asking.clear()
-        steps, entry.writes = answers + _take_steps(entry), []
+        steps, rest = _bounded(answers + entry.writes)
+        entry.writes, entry.writing = [], steps
+        self.between_attempts(entry, [step for step in rest if step.control is not None])
         writes: list[Write] = [
             (step_key(entry.name, step.name, step.key), step.entry) for step in steps
         ]
@@ -137,21 +165,25 @@ class Closing:
 
         answer = self._answer(entry, ending)
         refuse = partial(self._refused, entry, now_ms, steps)
-        draft = Draft(apply, refuse, writes, entry, steps, answer)
+        undone = [step.record for step in steps if step.record is not None]
+        draft = Draft(apply, refuse, writes, entry, steps, answer, undone)
         return draft
 
     def _refused(self, entry: Entry, now_ms: int, steps: Sequence[StepWrite], reason: str) -> Draft:
         """The bus does not take one of the task's records: the attempt fails instead."""
+        if entry.phase is Phase.ASLEEP:
+            self._book.wake(entry)
         if entry.phase is not Phase.CLOSING:
             entry.move(Phase.CLOSING)
-        failure = Failure(FailureKind.TOO_LARGE, "Rejected", reason, "", retryable=False)
         old = entry.ending
         started_ms = old.started_ms if old is not None else now_ms
         # Answers are kept, also those that the refused draft held: they would not come again.
         entry.writes = [step for step in (*steps, *entry.writes) if step.control is not None]
-        entry.ending = Ending(Outcome.FAILED, None, failure, [], started_ms, now_ms)
+        entry.ending = Ending(Outcome.FAILED, None, too_large(reason), [], started_ms, now_ms)
         draft = self._fail(entry, entry.ending, now_ms)
         draft.refuse = _never
+        for step in draft.steps:
+            self._inbox.deal(step)  # those that the refused draft did not hold
         return draft
 
     def _answer(self, entry: Entry, ending: Ending) -> Answer:
@@ -173,6 +205,7 @@ class Closing:
         return Answer(envelope.run_id, envelope.reply_key, result)
 
     def _steps_written(self, entry: Entry, draft: Draft) -> None:
+        entry.writing = []
         for step in draft.steps:
             step.settled = True
             if step.record is not None:
@@ -182,16 +215,17 @@ class Closing:
             else:
                 entry.steps[step.name, step.key] = step.entry
                 entry.resumes_since_step, entry.alone = 0, False
-        # Only an answer wakes it, and one that was drafted before it fell asleep does so too.
         answered = any(step.control is not None for step in draft.steps)
         if answered and entry.phase is Phase.ASLEEP:
             entry.roused = False
             entry.move(Phase.WAITING)
             self._book.wake(entry)
+        elif draft.steps:
+            self._book.consider(entry)  # it may have waited for this
 
     def _failed(self, entry: Entry) -> None:
         strict = entry.strict
-        self._closed(entry)
+        self._inbox.finish_controls(entry)
         entry.move(Phase.FAILED)
         self._book.close(entry)
         if not strict:
@@ -205,20 +239,30 @@ class Closing:
             self.release(entry)
 
     def _finished(
-        self, entry: Entry, state: Mapping[str, bytes | None], rest: Sequence[Write]
+        self,
+        entry: Entry,
+        state: Mapping[str, bytes | None],
+        rest: Sequence[Write],
+        answers: Sequence[StepWrite],
     ) -> None:
+        for step in answers:
+            self._inbox.deal(step)
         if entry.order_key is not None:
             self._state.apply(entry.order_key, state)  # before the next of the key comes
         self._forget(entry, rest)
 
     def _forget(self, entry: Entry, rest: Sequence[Write]) -> None:
-        self._closed(entry)
+        self._inbox.finish_controls(entry)
         if entry.envelope is not None:  # None: a failed one that is released counted no longer
             self._book.close(entry)
         self._book.forget(entry)
         self.sweep([key for key, _ in rest])
         if entry.successor is not None:
             self._take(None, entry.successor)
+
+
+def _asks(step: StepWrite) -> bool:
+    return step.entry is not None and step.entry.kind is StepKind.ASK
 
 
 def _take_answers(entry: Entry) -> list[StepWrite]:
@@ -228,19 +272,28 @@ def _take_answers(entry: Entry) -> list[StepWrite]:
 
 
 def _take_steps(entry: Entry) -> list[StepWrite]:
+    taken, entry.writes = _bounded(entry.writes)
+    return taken
+
+
+def _bounded(steps: list[StepWrite]) -> tuple[list[StepWrite], list[StepWrite]]:
+    """Return what one draft may hold of these, and the rest."""
     count, size = 0, 0
-    for step in entry.writes[:STEPS_MAX]:
+    for step in steps[:STEPS_MAX]:
         count += 1
         result = step.entry.result if step.entry is not None else None
         size += len(result) if isinstance(result, bytes) else 0
         if size >= STEPS_BYTES_MAX:
             break
-    taken, entry.writes = entry.writes[:count], entry.writes[count:]
-    return taken
+    return steps[:count], steps[count:]
 
 
 def _split(writes: list[Write]) -> tuple[list[Write], list[Write]]:
     return writes[:TOMBSTONES_MAX], writes[TOMBSTONES_MAX:]
+
+
+def _kept() -> None:
+    """They are found from the moment on at which they were read."""
 
 
 def _never(reason: str) -> Draft:

@@ -8,9 +8,25 @@ from dataclasses import dataclass, field
 from holdfast.agents.ledger.entry import Entry, StepWrite
 from holdfast.agents.ledger.keys import JournalBody, step_key
 from holdfast.bus.port import Record
-from holdfast.schemas.records import StateDeletion, TaskResult
+from holdfast.schemas.records import (
+    Failure,
+    FailureKind,
+    StateDeletion,
+    StepEntry,
+    StepKind,
+    TaskResult,
+)
 
-__all__ = ["Answer", "Draft", "Identity", "Outbox", "Write", "first_that_fits", "tombstones"]
+__all__ = [
+    "Answer",
+    "Draft",
+    "Identity",
+    "Outbox",
+    "Write",
+    "first_that_fits",
+    "tombstones",
+    "too_large",
+]
 
 Write = tuple[str, JournalBody | None]
 """A journal key, and what it shall hold; None removes it."""
@@ -54,6 +70,21 @@ class Draft:
     records: Sequence[Record] = ()
     deleted: StateDeletion | None = None
 
+    def shrink(self, key: str, reason: str) -> bool:
+        """Put a failure in the place of an answer that the journal does not take under `key`.
+
+        To the handler that is what became of its ask. The answer itself would come again with each
+        restart, and be refused again. False: there is none under `key`, or it is small already.
+        """
+        for name, body in self.writes:
+            if name == key and isinstance(body, StepEntry) and body.kind is StepKind.ANSWER:
+                if body.failure is not None and body.failure.kind is FailureKind.TOO_LARGE:
+                    return False
+                body.result = None
+                body.failure = too_large(reason)
+                return True
+        return False
+
     @property
     def size(self) -> int:
         """How many records it makes."""
@@ -92,6 +123,11 @@ class Outbox:
         """Return all drafts, once."""
         drafts, self._drafts = self._drafts, []
         return drafts
+
+
+def too_large(reason: str) -> Failure:
+    """Return the failure that stands for what the bus does not take."""
+    return Failure(FailureKind.TOO_LARGE, "Rejected", reason, "", retryable=False)
 
 
 def first_that_fits(choices: Sequence[Sequence[Record]]) -> Draft:

@@ -14,7 +14,8 @@
 
 STARTING and RUNNING go back to WAITING when the slot is given up, or an attempt is superseded.
 RUNNING goes to ASLEEP when its handler only waits for answers, and its body was dropped; ASLEEP to
-WAITING with the first answer.
+WAITING with the first answer. One of whose steps something is still on its way into the journal does
+not sleep: it goes to WAITING, and starts when that is settled.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ class StepWrite:
     """A step to be journaled, or removed (`entry` None); `done` tells whoever waits for it.
 
     `record` goes with it: the ask that it journals. `control`: the word from the coordinator, by
-    topic and offset, that is dealt with once this is written.
+    topic and offset, that is dealt with once this is written; `dealt`: the slot's offset may pass
+    it.
     """
 
     name: str
@@ -101,6 +103,7 @@ class StepWrite:
     settled: bool = False
     record: Record | None = None
     control: tuple[str, int] | None = None
+    dealt: bool = False
 
 
 @dataclass(slots=True)
@@ -121,8 +124,9 @@ class Entry:
     exists in the journal, or will by the commit under way; `accepted`: as this attempt. `wanted`,
     `drafted`, `written`: how often `<task>` was asked to be rewritten, drafted, and written.
     `controls`: cancels that its end answers. `released`: nothing is kept once it has ended.
-    `roused`: it is asleep, and an answer is on its way into the journal. `asking`: asks on their
-    way; the answer to one may be read before its commit is acknowledged.
+    `roused`: it is asleep, and an answer is on its way into the journal. `writes`: steps to be
+    written, `writing`: those of the commit under way. `asking`: asks on their way; the answer to
+    one may be read before its commit is acknowledged.
     """
 
     name: str
@@ -148,6 +152,7 @@ class Entry:
     steps: StepRecords = field(default_factory=StepRecords)
     controls: list[tuple[str, int]] = field(default_factory=list)
     writes: list[StepWrite] = field(default_factory=list)
+    writing: list[StepWrite] = field(default_factory=list)
     asking: dict[tuple[str, str], StepEntry] = field(default_factory=dict)
     trace: bytes | None = None
     ending: Ending | None = None
@@ -176,7 +181,12 @@ class Entry:
         self.written = self.drafted = self.wanted
         self.ending = None
         self.writes = []
-        self.asking = {}
+        # What the commit under way asks for is asked, whichever attempt hears of it.
+        self.asking = {
+            (write.name, write.key): write.entry
+            for write in self.writing
+            if write.record is not None and write.entry is not None
+        }
 
     def move(self, phase: Phase) -> None:
         """Change the phase; a transition that is not in the table is a bug."""
@@ -187,6 +197,14 @@ class Entry:
     def task_id(self) -> str:
         """The task's id in its run."""
         return self.name.partition("/")[2]
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether steps of it are on their way into the journal.
+
+        No handler starts before they are there: it would not find them, and do them again.
+        """
+        return bool(self.writes or self.writing)
 
     @property
     def suspect(self) -> bool:

@@ -28,11 +28,13 @@ class FoldedStep:
 
     def unfold(self) -> StepEntry:
         """Return the step. Raises `Undecodable` for a journal that this build cannot read."""
-        body = decode(AgentJournal, self._data).body
+        journal = decode(AgentJournal, self._data)
+        body = journal.body
         if not isinstance(body, StepEntry):
             raise Undecodable(
                 f"a {type(body).__name__} under the journal key of step {self.name!r}"
             )
+        body.build_id = body.build_id or journal.build_id
         return body
 
     @property
@@ -48,6 +50,19 @@ class StepRecords(MutableMapping[StepName, StepEntry]):
 
     def __init__(self) -> None:
         self._held: dict[StepName, StepEntry | FoldedStep] = {}
+
+    def drop_before(self, attempt: int, newest: int) -> list[StepName]:
+        """Remove what attempts before `attempt` have journaled; return the names.
+
+        `newest`: the attempt that begins. Where that is the same, all goes, damaged steps too: they
+        are not even decoded.
+        """
+        stale = [
+            name for name, held in self._held.items() if attempt >= newest or held.attempt < attempt
+        ]
+        for name in stale:
+            del self._held[name]
+        return stale
 
     def __getitem__(self, step: StepName) -> StepEntry:
         held = self._held[step]

@@ -4,6 +4,7 @@
     <run id>/<task id>/step/<name>/<key>        StepEntry
     <run id>/<task id>/cancelled                Cancelled
     /state/…, /deletion/…                       see `holdfast.schemas.state_keys`
+    /paused…                                    see `holdfast.schemas.pauses`
 
 Run ids, task ids and step names hold no slash (each is checked where it enters); a step's key may.
 """
@@ -15,6 +16,7 @@ from typing import NamedTuple
 from holdfast.agents.ledger.folded import FoldedStep
 from holdfast.schemas.records import (
     Accepted,
+    AgentPause,
     Cancelled,
     Failed,
     StateDeletion,
@@ -32,7 +34,7 @@ __all__ = [
     "task_key",
 ]
 
-JournalBody = Accepted | Failed | StepEntry | Cancelled | StateEntry | StateDeletion
+JournalBody = Accepted | Failed | StepEntry | Cancelled | StateEntry | StateDeletion | AgentPause
 
 
 class Place(NamedTuple):

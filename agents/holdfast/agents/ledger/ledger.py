@@ -15,26 +15,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 
-from holdfast.agents.ledger.answers import answered, asked
+from holdfast.agents.ledger.answers import answered, asked, waits_for
 from holdfast.agents.ledger.book import Book
 from holdfast.agents.ledger.closing import Closing
 from holdfast.agents.ledger.drafts import Draft, Identity, Outbox
 from holdfast.agents.ledger.endings import cancelled, poisoned
 from holdfast.agents.ledger.entry import STRIKES_MAX, Ending, Entry, Incoming, Phase, StepWrite
 from holdfast.agents.ledger.folded import FoldedStep
-from holdfast.agents.ledger.keys import JournalBody, step_key
+from holdfast.agents.ledger.inbox import Inbox
+from holdfast.agents.ledger.keys import JournalBody
 from holdfast.agents.ledger.markers import Markers
+from holdfast.agents.ledger.pausing import Pauses
 from holdfast.agents.ledger.restoring import Restored
 from holdfast.agents.ledger.state import KeyedState
 from holdfast.bus.port import Position, Record
-from holdfast.bus.slot.intake import Intake
 from holdfast.bus.slot.machine import COMMIT_RECORDS_MAX
-from holdfast.schemas.records import (
-    ControlAction,
-    ControlEnvelope,
-    StepEntry,
-    StepKind,
-)
+from holdfast.schemas.records import ControlAction, ControlEnvelope, StepEntry, StepKind
 
 __all__ = ["ACCEPT_AFTER_S", "PROBATION_S", "Ledger"]
 
@@ -58,21 +54,19 @@ class Ledger:
         self._outbox = Outbox()
         self.state = KeyedState(self._book.order, self._outbox, self._book.consider)
         self._book.passed = self.state.passed
+        self.pauses = Pauses(self._book.order, self._outbox, self._book.consider)
+        self._inbox = Inbox(topic)
         self._closing = Closing(
-            identity, self._book, self._outbox, self.state, self._finish_controls, self._take
+            identity, self._book, self._outbox, self.state, self._inbox, self._take
         )
         self._markers = Markers(identity, self._outbox)
         self._restored: Restored | None = Restored()
-        self._intake = Intake({})
-        self._by_offset: dict[int, Entry] = {}
         self._wanting: dict[Entry, None] = {}
         self._ended: deque[Entry] = deque()
         self._uncounted: dict[Entry, None] = {}
         self._unaccepted: deque[tuple[float, Entry, int]] = deque()
         self._probation_until = float("-inf")
         self._stopped = False
-        self._moved = False
-        self._passed = -1
 
     # --- restoring -----------------------------------------------------------------------------
 
@@ -87,7 +81,7 @@ class Ledger:
         """The journal is read. After an unclean end each open task's resume is counted first."""
         assert self._restored is not None, "opened() twice"
         restored, self._restored = self._restored, None
-        self._intake = Intake(positions)
+        self._inbox.opened(positions)
         entries, markers, leftovers = restored.settle()
         self._markers.restore(markers)
         self._closing.sweep(leftovers)
@@ -129,10 +123,10 @@ class Ledger:
         """Take a task record as it was read; return a task whose handler it supersedes."""
         envelope = incoming.envelope
         name = f"{envelope.run_id}/{envelope.task_id}"
-        self._intake.read(self._topic, incoming.offset)
+        self._inbox.read(self._topic, incoming.offset)
         entry = self._book.get(name)
         if entry is not None and envelope.attempt <= entry.attempt:
-            self._pass(incoming.offset)
+            self._inbox.pass_task(incoming.offset)
             return None
         if self._markers.settles(name, envelope):
             self._drop_cancelled(name, entry, incoming)
@@ -142,20 +136,15 @@ class Ledger:
             return None
         if entry.phase in (Phase.ENDED, Phase.CLOSING):
             # The end of the older attempt can be read, and answered, before we are told of it.
-            if entry.successor is not None:
-                self._pass(entry.successor.offset)  # nor should two come: the newest is read last
+            if entry.successor is not None:  # nor should two come: the newest is read last
+                self._inbox.pass_task(entry.successor.offset)
             entry.successor = incoming
             return None
         return self._supersede(entry, incoming, now_ms)
 
     def skip(self, topic: str, offset: int) -> None:
         """A record of which nothing is to be kept: forwarded, undecodable, or done with."""
-        self._intake.read(topic, offset)
-        if topic == self._topic:
-            self._pass(offset)
-        else:
-            self._intake.finish(topic, offset)
-            self._moved = True
+        self._inbox.skip(topic, offset)
 
     def cancel(self, control: ControlEnvelope, at: Position, now_ms: int) -> Entry | None:
         """Take a cancel; return a task that holds a place and must be interrupted.
@@ -169,7 +158,7 @@ class Ledger:
             if control.action is ControlAction.EXPIRE and entry.begun:
                 self.skip(at.topic, at.offset)  # it came too late: the handler's end is the answer
                 return None
-            self._intake.read(at.topic, at.offset)
+            self._inbox.read(at.topic, at.offset)
             entry.controls.append((at.topic, at.offset))
             if entry.phase not in _IDLE:
                 return entry
@@ -188,29 +177,24 @@ class Ledger:
         entry = self._book.get(f"{control.run_id}/{control.task_id}")
         reply = control.reply
         found = None if reply is None or entry is None else asked(entry, reply)
-        if entry is None or reply is None or found is None or found.kind is not StepKind.ASK:
+        if entry is None or reply is None or not waits_for(found, control):
             self.skip(at.topic, at.offset)  # the task is closed, or nobody asked
             return
+        assert found is not None
         if entry.leaving:  # its keys are being removed, and would come back
             self.skip(at.topic, at.offset)
             return
-        self._intake.read(at.topic, at.offset)
+        self._inbox.read(at.topic, at.offset)
         step = answered(found, reply, now_ms)
         if entry.phase in (Phase.CLOSING, Phase.FAILED):
-            self._between_attempts(entry, step, (at.topic, at.offset))
+            write = StepWrite(reply.name, reply.key, step, control=(at.topic, at.offset))
+            self._closing.between_attempts(entry, [write])
             return
         write = self.write_step(entry, reply.name, reply.key, step)
         write.control = (at.topic, at.offset)
         if entry.phase is Phase.ASLEEP:
             entry.roused = True
             self._want(entry, rewrite=True)
-
-    def _between_attempts(self, entry: Entry, step: StepEntry, at: tuple[str, int]) -> None:
-        """The next attempt finds the answer."""
-        entry.steps[step.name, step.key] = step
-        self._outbox.put([(step_key(entry.name, step.name, step.key), step)])
-        self._intake.finish(*at)
-        self._moved = True
 
     def release(self, control: ControlEnvelope, at: Position) -> None:
         """Take a release: the task is closed, nothing of it is kept."""
@@ -229,11 +213,11 @@ class Ledger:
         successor = entry.successor
         if successor is not None and successor.envelope.attempt <= attempt:
             entry.successor = None
-            self._pass(successor.offset)
+            self._inbox.pass_task(successor.offset)
 
     def _drop_cancelled(self, name: str, entry: Entry | None, incoming: Incoming) -> None:
         """The record of an attempt that was cancelled, and answered, before it was read."""
-        self._pass(incoming.offset)
+        self._inbox.pass_task(incoming.offset)
         if entry is not None and entry.phase is not Phase.FAILED:
             return  # its own end is under way; the marker goes with `release` or by age
         released = self._markers.remove(name)
@@ -261,18 +245,19 @@ class Ledger:
                 entry.order_key = incoming.envelope.order_key
                 entry.order_offset = incoming.offset
                 self._book.order.add(entry)
-        self._by_offset[incoming.offset] = entry
+        self._closing.begin_anew(entry)
+        self._inbox.hold(entry)
         self._book.open(entry)
 
     def _supersede(self, entry: Entry, incoming: Incoming, now_ms: int) -> Entry | None:
         """A newer attempt before the end of the older one: no coordinator should do this."""
         interrupted = entry if entry.phase is not Phase.WAITING else None
         self._closing.answer_superseded(entry, now_ms)
-        self._finish(entry)
-        self._finish_controls(entry)
-        for step in entry.writes:
-            if step.entry is not None and step.control is not None:
-                self._between_attempts(entry, step.entry, step.control)
+        self._inbox.finish(entry)
+        self._inbox.finish_controls(entry)
+        self._closing.between_attempts(entry, [w for w in entry.writes if w.control is not None])
+        if entry.phase is Phase.ASLEEP:
+            self._book.wake(entry)
         self._book.close(entry)
         self._take(entry, incoming)
         return interrupted
@@ -302,7 +287,7 @@ class Ledger:
             if entry.phase is Phase.WAITING and entry.written != entry.wanted:
                 return False
             del self._uncounted[entry]
-        return not self._stopped
+        return not self._stopped and not self.pauses.whole
 
     def line_up(self, entry: Entry) -> None:
         """A task that `next_startable` returned, and that was not started, may start after all."""
@@ -372,10 +357,10 @@ class Ledger:
         """The body of a handler that only waits was dropped; `waits`: the asks it waits for."""
         if entry.phase is not Phase.RUNNING:
             return
-        if any(entry.steps[step].kind is StepKind.ANSWER for step in waits) or any(
-            write.control is not None for write in entry.writes
-        ):
-            entry.move(Phase.WAITING)  # the answer came while the body ended
+        # The answer came while the body ended; or a step that it had begun, and left behind, is on
+        # its way: what that wakes up to do nobody knows but the handler.
+        if entry.unsettled or any(entry.steps[step].kind is StepKind.ANSWER for step in waits):
+            entry.move(Phase.WAITING)
             self._book.consider(entry)
             return
         entry.move(Phase.ASLEEP)
@@ -409,7 +394,7 @@ class Ledger:
 
     def pending(self) -> bool:
         """Tell whether something waits for a commit."""
-        return bool(self._ended or self._wanting or self._moved or self._outbox)
+        return bool(self._ended or self._wanting or self._inbox.moved or self._outbox)
 
     def collect(self, now_ms: int, at_s: float) -> list[Draft] | None:
         """Return what the next commit shall hold (perhaps only offsets), None for nothing.
@@ -423,35 +408,34 @@ class Ledger:
             return None
         drafts = self._outbox.take()
         budget = COMMIT_RECORDS_MAX - sum(draft.size for draft in drafts)
-        horizon, self._passed = self._passed, -1
+        horizon = self._inbox.horizon()
         while self._ended and budget > 0:
             entry = self._ended.popleft()
             if entry.phase is not Phase.ENDED:
                 continue  # cancelled while the bus refused a record of it: that was its end
-            horizon = max(horizon, self._finish(entry))
-            self._finish_controls(entry)
+            horizon = max(horizon, self._inbox.finish(entry))
+            self._inbox.finish_controls(entry)
             drafts.append(self._closing.close(entry, now_ms))
             budget -= drafts[-1].size
         while self._wanting and budget > 0:
             entry = next(iter(self._wanting))
             del self._wanting[entry]
             if entry.phase in _OPEN and (entry.writes or entry.drafted != entry.wanted):
-                horizon = max(horizon, self._finish(entry))
+                horizon = max(horizon, self._inbox.finish(entry))
                 drafts.append(self._closing.keep(entry, now_ms))
                 budget -= drafts[-1].size
         drafts += self._accept_before(horizon, now_ms)
         for draft in drafts:
             for write in draft.steps:
-                if write.control is not None:
-                    self._intake.finish(*write.control)
+                self._inbox.deal(write)
             if draft.entry is not None and draft.entry.phase in _OPEN and draft.entry.writes:
                 self._want(draft.entry, rewrite=False)  # more steps than one draft may hold
-        self._moved = False
+        self._inbox.moved = False
         return drafts
 
     def offsets(self) -> dict[str, int]:
         """Return how far the slot has dealt with each of its topics."""
-        return self._intake.advance()
+        return self._inbox.offsets()
 
     def full(self) -> bool:
         """Tell whether no more task records shall be read for now."""
@@ -466,32 +450,9 @@ class Ledger:
         if horizon < 0:
             return []
         drafts = []
-        for offset in self._intake.open_before(self._topic, horizon):
-            entry = self._by_offset.get(offset)
-            if entry is not None:  # a successor, whose turn comes with the apply of this commit
-                self._want(entry, rewrite=True)
-                self._finish(entry)
-                del self._wanting[entry]
-                drafts.append(self._closing.keep(entry, now_ms))
+        for entry in self._inbox.open_before(horizon):
+            self._want(entry, rewrite=True)
+            self._inbox.finish(entry)
+            del self._wanting[entry]
+            drafts.append(self._closing.keep(entry, now_ms))
         return drafts
-
-    def _finish(self, entry: Entry) -> int:
-        """Let the offset pass the record of `entry`; return its offset, -1 if it was passed."""
-        if entry.consumed:
-            return -1
-        entry.consumed = True
-        del self._by_offset[entry.input_offset]
-        self._intake.finish(self._topic, entry.input_offset)
-        return entry.input_offset
-
-    def _finish_controls(self, entry: Entry) -> None:
-        """The end of an attempt answers the cancels that asked for it."""
-        for topic, offset in entry.controls:
-            self._intake.finish(topic, offset)
-            self._moved = True
-        entry.controls.clear()
-
-    def _pass(self, offset: int) -> None:
-        self._intake.finish(self._topic, offset)
-        self._passed = max(self._passed, offset)
-        self._moved = True

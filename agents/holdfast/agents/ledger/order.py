@@ -22,6 +22,7 @@ class OrderKeys:
     def __init__(self) -> None:
         self._queues: dict[str, list[Entry]] = {}
         self._held: set[str] = set()
+        self._paused: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._queues)
@@ -48,7 +49,11 @@ class OrderKeys:
     def open_for(self, entry: Entry) -> bool:
         """Tell whether `entry` may run as far as its order key goes."""
         key = entry.order_key
-        return key is None or (self._queues[key][0] is entry and key not in self._held)
+        if key is None:
+            return True
+        if key in self._held or key in self._paused:
+            return False
+        return self._queues[key][0] is entry
 
     def first(self, key: str) -> Entry | None:
         """Return the task that has the key, or has it next."""
@@ -66,6 +71,15 @@ class OrderKeys:
     def let_go(self, key: str) -> Entry | None:
         """Open a key again; return the task whose turn it is now."""
         self._held.discard(key)
+        return self.first(key)
+
+    def pause(self, key: str) -> None:
+        """Begin no task of a key, until `resume`; what has it keeps it."""
+        self._paused.add(key)
+
+    def resume(self, key: str) -> Entry | None:
+        """End a pause; return the task whose turn it is."""
+        self._paused.discard(key)
         return self.first(key)
 
     def behind_failed(self) -> Iterator[Entry]:

@@ -50,12 +50,19 @@ class Restored:
                 if owner is None:
                     leftovers.append(key)  # the rest of a long list of tombstones
                     continue
+                if owner.envelope is not None and _is_older(body, owner.envelope.journal_from):
+                    leftovers.append(key)  # of before its restart
+                    continue
                 owner.steps[body.name, body.key] = body
                 if not (owner.resumes_since_step or owner.alone):
                     continue  # nothing to take back: no need to decode the step
                 if at > accepted_at[owner.name] and body.attempt == owner.attempt:
                     owner.resumes_since_step, owner.alone = 0, False
         return sorted(entries.values(), key=lambda e: e.input_offset), markers, leftovers
+
+
+def _is_older(step: StepEntry | FoldedStep, journal_from: int) -> bool:
+    return journal_from > 0 and step.attempt < journal_from
 
 
 def _task_of(key: str) -> str:

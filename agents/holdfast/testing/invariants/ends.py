@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 
 from holdfast.bus.port import TopicPartition
 from holdfast.bus.topics import COORDINATOR_GROUP
-from holdfast.coordinator.engine import OPEN_TASK_STATES, RUN_ENDS, RUN_TRANSITIONS
+from holdfast.coordinator.engine import OPEN_TASK_STATES, RUN_ENDS, RUN_TRANSITIONS, UNDOING
 from holdfast.schemas.records import (
     Accepted,
+    AgentPause,
     Cancelled,
     Event,
     EventType,
@@ -25,6 +26,7 @@ from holdfast.schemas.records import (
     StateEntry,
     StepEntry,
     TaskRow,
+    TaskState,
 )
 from holdfast.schemas.records import Submission as SubmissionRecord
 from holdfast.testing.evidence import Evidence, Quiet, Submission
@@ -123,10 +125,16 @@ def _life_of_run(
             if row.state not in RUN_TRANSITIONS[state]:
                 found.violated(f"{run_id} went from {state} to {row.state}", event.place)
             state = row.state
-    if state in WAITING_FOR_PEOPLE:
+    if state in WAITING_FOR_PEOPLE or (state is RunState.COMPENSATING and _stuck(events)):
         found.looked("runs that wait for people")
     elif state is not None and not ends and evidence.quiet:
         found.violated(f"{run_id} has no end; it is {state}", events[-1].place)
+
+
+def _stuck(events: Sequence[Decoded[Event]]) -> bool:
+    """Whether something that the run is to undo waits for people."""
+    newest = {e.body.task.task_id: e.body.task.state for e in events if e.body.task is not None}
+    return any(n.startswith(UNDOING) and s is TaskState.DEAD for n, s in newest.items())
 
 
 def one_run_per_id(history: History, _evidence: Evidence, found: Findings) -> None:
@@ -225,7 +233,9 @@ def _open_work(history: History, found: Findings) -> dict[str, bool]:
             continue
         found.looked("runs")
         ended[run_id] = state in RUN_ENDS
-        if state not in RUN_ENDS and state not in WAITING_FOR_PEOPLE:
+        if state is RunState.COMPENSATING and _stuck(events):
+            found.looked("runs that wait for people")
+        elif state not in RUN_ENDS and state not in WAITING_FOR_PEOPLE:
             found.violated(f"{run_id} is still {state}", events[-1].place)
         for task_id, event in tasks.items():
             found.looked("tasks")
@@ -275,7 +285,7 @@ def _left_over(
     group: str, newest: Iterator[JournalEntry], ended: dict[str, bool], found: Findings
 ) -> None:
     for entry in newest:
-        if isinstance(entry.body, SlotOffset | Marker | SourceJournal | StateEntry):
+        if isinstance(entry.body, SlotOffset | Marker | SourceJournal | StateEntry | AgentPause):
             continue
         found.looked("journal keys that are left")
         if isinstance(entry.body, ScheduleEntry):

@@ -11,6 +11,7 @@ from holdfast.coordinator.engine import (
     CALLED,
     OPEN_TASK_STATES,
     TASK_ENDS,
+    UNDOING,
     Graph,
     Graphs,
     Node,
@@ -30,6 +31,7 @@ from holdfast.schemas.records import (
 from holdfast.testing.evidence import BodyStart, Evidence, Excused
 from holdfast.testing.history import Attempt, Decoded, History, Result
 from holdfast.testing.invariants.results import excused
+from holdfast.testing.invariants.undone import undone_in_reverse
 from holdfast.testing.invariants.verdict import Findings
 
 __all__ = ["dependencies_first", "order_is_kept"]
@@ -46,7 +48,8 @@ def dependencies_first(history: History, _evidence: Evidence, found: Findings) -
     (or skip) of each task that the plan, as it is then, lets it depend on (of as many as its join
     asks for); an item's behind those of its map, and behind its map's expansion; a called task's
     behind the ask of its caller. A run succeeds when all tasks of its last plan have ended, items
-    and rounds too, and none of those that no other waits for has failed. (That no body starts
+    and rounds too, and none of those that no other waits for has failed. What had succeeded in one
+    that ends badly is undone in reverse order, see `undone`. (That no body starts
     before its task record is committed, which is in one commit with that event, is I5.)
     """
     graphs = Graphs(limit=1_000)
@@ -64,12 +67,15 @@ def dependencies_first(history: History, _evidence: Evidence, found: Findings) -
             if body.task is None:
                 continue
             if body.type in BEGINS and graph is not None:
-                if body.task.task_id.startswith(CALLED):
+                if body.task.task_id.startswith(UNDOING):
+                    pass  # looked at below
+                elif body.task.task_id.startswith(CALLED):
                     if not _folds(graph, states, body.task):
                         _called(history, event, found)
                 else:
                     _looked_for(graph, states, run_id, event, found)
             states[body.task.task_id] = body.task.state
+    undone_in_reverse(history, found)
 
 
 def _graph(graphs: Graphs, plan: str, event: Decoded[Event], found: Findings) -> Graph | None:

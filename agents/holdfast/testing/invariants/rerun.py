@@ -52,6 +52,7 @@ from holdfast.schemas.records import (
     RunEntry,
     TaskEntry,
     TaskEnvelope,
+    UndoAsk,
 )
 from holdfast.schemas.resolution import ResolvedPlan, ResolvedTask, resolve
 from holdfast.testing.history import Decoded, History
@@ -189,7 +190,7 @@ class Rerunner:
     def _resolved(self, body: object) -> ResolvedTask | ResolvedPlan | ResolvedChange | str | None:
         """Return what agents said of what an ask names; as text, why it cannot be."""
         what = body.what if isinstance(body, Ask) else None
-        if isinstance(what, CallAsk):
+        if isinstance(what, CallAsk | UndoAsk):
             manifest = self._manifests.get(what.agent)
             return "unknown" if manifest is None else offered_task(manifest, what.task)
         if isinstance(what, RunAsk):
@@ -212,7 +213,8 @@ class Rerunner:
         return schema
 
     def _answered(self, rerun: Rerun, found: Unreadable, event: Decoded[Event]) -> int:
-        if found.answer is None or found.answer.event != event.body:
+        said = [each.event for each in found.answers if isinstance(each, Emit)]
+        if event.body not in said:
             rerun.problem = ("an unreadable record is answered otherwise", event.place)
             return 0
         rerun.events += 1

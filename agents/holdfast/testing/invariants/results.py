@@ -24,6 +24,7 @@ from holdfast.schemas.records import (
 )
 from holdfast.testing.evidence import BodyStart, EffectSeen, Evidence, Excused, PoisonSent
 from holdfast.testing.history import Attempt, Decoded, History, Result
+from holdfast.testing.invariants.rulings import rulings_hold
 from holdfast.testing.invariants.verdict import Findings
 
 __all__ = ["committed_causes", "once_each"]
@@ -31,6 +32,7 @@ __all__ = ["committed_causes", "once_each"]
 HEADER_DEAD_LETTER = "holdfast-dead-letter"
 """On a result: its record could not be read; another record may speak of the same attempt."""
 
+OF_NO_TASK = (ControlAction.DELETE_STATE, ControlAction.PAUSE, ControlAction.RESUME)
 OPEN_STEPS = (StepKind.INTENT, StepKind.ASK)
 """Another record follows under the same key: the effect, or the answer."""
 EXCUSED_AFTER_MS = 5_000
@@ -53,15 +55,17 @@ def once_each(history: History, evidence: Evidence, found: Findings) -> None:
     """Each task has one accepted result, each step one journal record, and no body runs after it.
 
     A task's row follows the engine's table and has one end; a success says what its cause, the
-    agent's result, says. An attempt is answered once (a cancel that came after its end is
-    answered too, each once). A step or effect is journaled once ever, an effect after its intent,
-    and before any result tells of it; none of its bodies starts after that record, no handler
-    after its attempt's result (by commit number where that is known, else by wall time of one
-    machine; stopped processes are excused). At an outside ledger that honours idempotency keys no
-    effect is applied twice. What a handler waits for is asked once and answered once at most.
+    agent's result, says, or an operator's word that was accepted before. An attempt is answered
+    once (a cancel that came after its end is answered too, each once). A step or effect is
+    journaled once ever, an effect after its intent, and before any result tells of it; none of its
+    bodies starts after that record, no handler after its attempt's result (by commit number where
+    that is known, else by wall time of one machine; stopped processes are excused). At an outside
+    ledger that honours idempotency keys no effect is applied twice. What a handler waits for is
+    asked once and answered once at most.
     """
     for run_id, events in history.events_of.items():
         _task_rows(history, run_id, events, found)
+        rulings_hold(run_id, events, found)
     _one_answer_each(history, found)
     _one_reply_per_ask(history, found)
     journaled = _one_record_per_step(history, found)
@@ -101,8 +105,8 @@ def _same_as_its_cause(
     history: History, event: Decoded[Event], row: TaskRow, found: Findings
 ) -> None:
     cause = event.body.cause
-    if not row.attempt or cause is None:
-        return  # a map, or taken over from another run: no agent's word
+    if not row.attempt or cause is None or row.ruling is not None:
+        return  # a map, taken over from another run, or an operator's: no agent's word
     given = history.input_at.get((cause.partition, cause.offset))
     if given is None:
         return  # I5 says so
@@ -144,8 +148,8 @@ def _unreadable(result: Result) -> bool:
     return any(name == HEADER_DEAD_LETTER for name, _ in result.received.headers)
 
 
-StepName = tuple[str, str]
-"""The agent, and the journal key of the step."""
+StepName = tuple[str, str, int]
+"""The agent, the journal key of the step, and the attempt with which its task was restarted."""
 
 
 def _one_record_per_step(history: History, found: Findings) -> dict[StepName, Decoded[StepEntry]]:
@@ -166,7 +170,8 @@ def _one_record_per_step(history: History, found: Findings) -> dict[StepName, De
                     found.violated(f"{entry.key}: an effect without its intent", entry.place)
                 if body.kind is StepKind.ANSWER and whole and entry.key not in intents:
                     found.violated(f"{entry.key}: an answer that nobody asked for", entry.place)
-                name = (agent, entry.key)
+                run_id, task_id = entry.key.split("/", 2)[:2]
+                name = (agent, entry.key, history.begun_anew(run_id, task_id, body.attempt))
                 first = journaled.setdefault(name, Decoded(entry.received, body))
                 if first.received is not entry.received:
                     found.violated(f"{entry.key} was journaled before: {first.place}", entry.place)
@@ -180,7 +185,7 @@ def _told_steps_are_journaled(
 ) -> None:
     if not history.whole(*(history.topics.journal(agent) for agent in history.agents)):
         return  # said above
-    keys = {key for _, key in journaled}
+    keys = {key for _, key, _ in journaled}
     for attempt, results in history.results.items():
         for result in results:
             for step in result.body.steps:
@@ -196,7 +201,7 @@ def _no_body_after(
     journaled: dict[StepName, Decoded[StepEntry]],
     found: Findings,
 ) -> None:
-    by_key = {key: entry for (_, key), entry in journaled.items()}
+    by_key = {(key, begun): entry for (_, key, begun), entry in journaled.items()}
     for start in evidence.of(BodyStart):
         if start.step is None:
             found.looked("handler starts")
@@ -205,7 +210,8 @@ def _no_body_after(
         else:
             found.looked("step body starts")
             key = f"{start.run_id}/{start.task_id}/step/{start.step}/{start.key}"
-            entry = by_key.get(key)
+            begun = history.begun_anew(start.run_id, start.task_id, start.attempt)
+            entry = by_key.get((key, begun))
             record = None if entry is None else entry.received
         if record is None:
             continue
@@ -222,13 +228,21 @@ def _no_body_after(
             )
 
 
+def _asked(
+    history: History, run_id: str, task_id: str, attempt: int, *step: str
+) -> tuple[str, ...]:
+    """Return what names an ask: a restarted task asks anew, under the same names."""
+    begun = history.begun_anew(run_id, task_id, attempt)
+    return (run_id, task_id, *step, *([f"restarted with attempt {begun}"] if begun else []))
+
+
 def _one_reply_per_ask(history: History, found: Findings) -> None:
     asked: Counter[tuple[str, ...]] = Counter()
     for given in history.inputs:
         ask = given.body.body
         if isinstance(ask, Ask) and not history.misplaced(given.received):
             found.looked("asks")
-            where = (given.body.run_id, ask.task_id, ask.name, ask.key)
+            where = _asked(history, given.body.run_id, ask.task_id, ask.attempt, ask.name, ask.key)
             asked[where] += 1
             if asked[where] > 1:
                 found.violated(f"{'/'.join(where)} was asked {asked[where]} times", given.place)
@@ -240,7 +254,8 @@ def _one_reply_per_ask(history: History, found: Findings) -> None:
             if reply is None or history.misplaced(control.received):
                 continue
             found.looked("answers to asks")
-            where = (control.body.run_id, control.body.task_id, reply.name, reply.key)
+            told = control.body
+            where = _asked(history, told.run_id, told.task_id, told.attempt, reply.name, reply.key)
             if where in answered:
                 found.violated(f"{'/'.join(where)} was answered twice", control.place)
             if where not in asked and whole:
@@ -321,8 +336,8 @@ def _causes_of_tasks(history: History, evidence: Evidence, found: Findings) -> N
     for agent in history.agents:
         for control in history.control(agent):
             found.looked("words about tasks")
-            if control.body.action is ControlAction.DELETE_STATE:
-                continue  # an operator's, about an order key
+            if control.body.action in OF_NO_TASK:
+                continue  # an operator's, about an agent or an order key
             if control.body.run_id not in history.events_of and whole:
                 found.violated(f"a word about unknown run {control.body.run_id}", control.place)
 

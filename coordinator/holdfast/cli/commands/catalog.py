@@ -1,4 +1,4 @@
-"""`agents`, `schemas list|show|check`, `topics create|check`."""
+"""`agents`, `pause-key`, `resume-key`, `schemas list|show|check`, `topics create|check`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from holdfast.cli.commands import operating
 from holdfast.cli.failures import BadInput, ExitCode, NotThere
 from holdfast.cli.invocation import Invocation, invocation_of
-from holdfast.cli.printing import duration, print_json, print_lines, print_table
+from holdfast.cli.printing import duration, moment, print_json, print_lines, print_table
 
 if TYPE_CHECKING:
     from holdfast.bus.port import TopicInfo, TopicSpec
     from holdfast.bus.registry import BusRegistry, RegisteredSchema
     from holdfast.cli.settings import Settings
+    from holdfast.coordinator.projection import PauseView
 
 __all__ = ["register"]
 
@@ -27,7 +29,13 @@ AgentNames = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(agents)
+    group = typer.Typer(help="List agents; pause and resume them.", invoke_without_command=True)
+    group.callback()(agents)
+    group.command("pause")(operating.pause_agent)
+    group.command("resume")(operating.resume_agent)
+    app.add_typer(group, name="agents")
+    app.command("pause-key")(operating.pause_key)
+    app.command("resume-key")(operating.resume_key)
     schemas = typer.Typer(help="Avro schemas of inputs and outputs.", no_args_is_help=True)
     schemas.command("list")(list_schemas)
     schemas.command("show")(show_schema)
@@ -41,24 +49,27 @@ def register(app: typer.Typer) -> None:
 
 def agents(context: typer.Context, json: AsJson = False) -> int:
     """List the agents that have published themselves, instance by instance."""
+    if context.invoked_subcommand is not None:
+        return ExitCode.OK
     from holdfast.cli.reading import reading
-    from holdfast.coordinator.projection import ALIVE_MS, list_agents
+    from holdfast.coordinator.projection import ALIVE_MS, list_agents, list_pauses
 
     async def execute(invocation: Invocation) -> int:
         async with reading(invocation) as opened:
             found = await opened.ask(list_agents)
+            pauses = await opened.ask(list_pauses)
             now_ms = opened.now_ms
         if json:
-            from holdfast.cli.documents import agent_document
+            from holdfast.cli.documents import agent_document, pause_document
 
             documents = [agent_document(agent, now_ms, ALIVE_MS) for agent in found]
-            print_json({"agents": documents})
+            print_json({"agents": documents, "pauses": [pause_document(p) for p in pauses]})
             return ExitCode.OK
         rows = [
             (
                 agent.agent,
                 agent.instance,
-                agent.agent_version or "-",
+                agent.build_id.partition("+holdfast-")[0] or "-",
                 str(agent.concurrency),
                 ", ".join(task["name"] for task in agent.tasks),
                 f"{duration(max(0, now_ms - agent.seen_ms))} ago",
@@ -66,12 +77,23 @@ def agents(context: typer.Context, json: AsJson = False) -> int:
             )
             for agent in found
         ]
-        headers = ("AGENT", "INSTANCE", "VERSION", "PLACES", "TASKS", "SEEN", "BREAKERS")
+        headers = ("AGENT", "INSTANCE", "BUILD", "PLACES", "TASKS", "SEEN", "BREAKERS")
         print_table(headers, rows, "No agent has published itself.")
+        _print_pauses(pauses)
         return ExitCode.OK
 
     invocation = invocation_of(context)
     return invocation.run(execute(invocation))
+
+
+def _print_pauses(pauses: list[PauseView]) -> None:
+    if not pauses:
+        return
+    print_lines("")
+    rows = [
+        (p.agent, p.order_key or "all of it", p.actor, moment(p.since_ms), p.reason) for p in pauses
+    ]
+    print_table(("PAUSED", "KEY", "BY", "SINCE", "WHY"), rows, "")
 
 
 # --- schemas -----------------------------------------------------------------------------------

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.cli.commands import plans
+from holdfast.cli.commands import operating, plans
 from holdfast.cli.commands.finding import find_run, open_run_key, read_with
+from holdfast.cli.commands.operating import print_receipt
 from holdfast.cli.commands.telling import history, why
 from holdfast.cli.commands.waiting import read_surroundings
 from holdfast.cli.failures import BadInput, ExitCode
@@ -53,6 +56,7 @@ def register(app: typer.Typer) -> None:
     group.command()(cancel)
     group.command()(pause)
     group.command()(resume)
+    operating.register_run(group)
     app.add_typer(group, name="run")
 
 
@@ -358,7 +362,9 @@ def _task_row(task: TaskView) -> tuple[str, ...]:
     if task.finished_ms is not None and task.started_ms is not None:
         took = task.finished_ms - task.started_ms
     told = ""
-    if task.total:
+    if task.ruling is not None:
+        told = clip(f"{task.ruling['action']} by {task.ruling['actor']}", 60)
+    elif task.total:
         told = f"{task.done} of {task.total} items" + (
             f", {task.failed} failed" if task.failed else ""
         )
@@ -368,6 +374,8 @@ def _task_row(task: TaskView) -> tuple[str, ...]:
         told = f"run {task.child}"
     elif task.caller is not None:
         told = f"called by {task.caller}"
+    elif task.task_id.startswith("!"):
+        told = f"undoes {task.task_id[1:]}"
     elif task.steps:
         told = f"{len(task.steps)} steps"
     return (
@@ -384,10 +392,27 @@ def _task_row(task: TaskView) -> tuple[str, ...]:
 
 
 def cancel(
-    context: typer.Context, run_id: RunId, reason: Because = "", json: AsJson = False
+    context: typer.Context,
+    run_id: RunId,
+    compensate: Annotated[
+        bool | None,
+        typer.Option(
+            "--compensate/--no-compensate",
+            help="Undo what has succeeded first, or do not.  [default: as its plan says]",
+        ),
+    ] = None,
+    from_task: Annotated[
+        str | None,
+        typer.Option("--from", metavar="TASK", help="Undo only this task and what came of it."),
+    ] = None,
+    reason: Because = "",
+    json: AsJson = False,
 ) -> int:
-    """End a run: what runs is told to stop."""
-    return _steer(context, run_id, "cancel", reason, json=json)
+    """End a run: what runs is told to stop, and what has succeeded is undone."""
+    if from_task is not None and compensate is False:
+        raise BadInput("--from says what to undo, and --no-compensate not to: leave one out")
+    said = {"compensate": compensate, "compensate_from": from_task}
+    return _steer(context, run_id, "cancel", reason, json=json, said=said)
 
 
 def pause(context: typer.Context, run_id: RunId, reason: Because = "", json: AsJson = False) -> int:
@@ -402,24 +427,27 @@ def resume(
     return _steer(context, run_id, "resume", reason, json=json)
 
 
-def _steer(context: typer.Context, run_id: str, action: str, reason: str, *, json: bool) -> int:
+def _steer(
+    context: typer.Context,
+    run_id: str,
+    action: str,
+    reason: str,
+    *,
+    json: bool,
+    said: Mapping[str, Any] = MappingProxyType({}),
+) -> int:
     async def execute(invocation: Invocation) -> int:
         order_key = await open_run_key(invocation, run_id)
         async with invocation.client() as client:
             run = await client.run(run_id, order_key)
-            commands = {"cancel": run.cancel, "pause": run.pause, "resume": run.resume}
-            receipt = await commands[action](reason=reason)
+            commands: dict[str, Callable[..., Awaitable[CommandReceipt]]] = {
+                "cancel": run.cancel,
+                "pause": run.pause,
+                "resume": run.resume,
+            }
+            receipt = await commands[action](reason=reason, **said)
         print_receipt(run_id, receipt, json=json)
         return ExitCode.OK
 
     invocation = invocation_of(context)
     return invocation.run(execute(invocation))
-
-
-def print_receipt(run_id: str, receipt: CommandReceipt, *, json: bool) -> None:
-    """Say that a command was accepted."""
-    if not json:
-        print_lines(receipt.message)
-        return
-    position = {"partition": receipt.position.partition, "offset": receipt.position.offset}
-    print_json({"run_id": run_id, "command_id": receipt.command_id, "position": position})

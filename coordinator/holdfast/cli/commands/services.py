@@ -86,6 +86,7 @@ def agent(
                 partitions=settings.topic_partitions,
                 namespace=settings.namespace,
                 blobs=settings.blobs,
+                build=settings.build,
             ),
         )
 

@@ -9,7 +9,7 @@ import typer
 from holdfast.cli.commands.finding import find_run, read_with
 from holdfast.cli.commands.waiting import event_text
 from holdfast.cli.failures import ExitCode, NotThere
-from holdfast.cli.printing import moment, print_json, print_lines, print_table
+from holdfast.cli.printing import clip, moment, print_json, print_lines, print_table
 
 if TYPE_CHECKING:
     from holdfast.cli.reading import Reading
@@ -19,6 +19,7 @@ __all__ = ["history", "why"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", show_default=False)]
+BUILD_CHARS = 24
 
 
 def history(
@@ -44,11 +45,13 @@ def history(
                 entry.type,
                 entry.task_id or "",
                 "" if not entry.attempt else str(entry.attempt),
+                clip((entry.build_id or "").partition("+holdfast-")[0], BUILD_CHARS),
                 event_text(entry.message, entry.ask, entry.signal),
             )
             for entry in entries
         ]
-        print_table(("WHEN", "WHAT", "TASK", "ATTEMPT", ""), rows, "Nothing yet.")
+        headers = ("WHEN", "WHAT", "TASK", "ATTEMPT", "BUILD", "")
+        print_table(headers, rows, "Nothing yet.")
         return ExitCode.OK
 
     return read_with(context, execute)

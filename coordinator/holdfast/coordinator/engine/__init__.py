@@ -36,10 +36,12 @@ from holdfast.coordinator.engine.limits import EngineLimits
 from holdfast.coordinator.engine.markers import eviction_due_ms
 from holdfast.coordinator.engine.run.asks import ask_name
 from holdfast.coordinator.engine.run.calls import call_id
+from holdfast.coordinator.engine.run.children import tell_parent
 from holdfast.coordinator.engine.schedule import SCHEDULE_TRANSITIONS
 from holdfast.coordinator.engine.state import (
     CALLED,
     CLOSED_KIND,
+    UNDOING,
     Entity,
     Overlay,
     State,
@@ -66,6 +68,7 @@ __all__ = [
     "SCHEDULE_TRANSITIONS",
     "TASK_ENDS",
     "TASK_TRANSITIONS",
+    "UNDOING",
     "Arrival",
     "Broken",
     "Continuation",
@@ -104,4 +107,5 @@ __all__ = [
     "closed_key",
     "compile_graph",
     "eviction_due_ms",
+    "tell_parent",
 ]

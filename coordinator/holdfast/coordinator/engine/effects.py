@@ -52,11 +52,12 @@ class SendTask:
 
 @dataclass(slots=True)
 class SendControl:
-    """Tell an agent about a task."""
+    """Tell an agent about a task, or (`partition`) one of its slots about the agent."""
 
     agent: str
     key: str
     envelope: ControlEnvelope
+    partition: int | None = None
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from holdfast.coordinator.engine.graphs import Graphs
 from holdfast.coordinator.engine.inputs import Eviction, Input
 from holdfast.coordinator.engine.limits import EngineLimits
 from holdfast.coordinator.engine.markers import evict
+from holdfast.coordinator.engine.pausing import AgentKind
 from holdfast.coordinator.engine.run import EvaluatedLists, RunKind, Scope
 from holdfast.coordinator.engine.schedule import ScheduleKind
 from holdfast.coordinator.engine.state import Overlay, State, closed_key
@@ -80,6 +81,7 @@ class Engine:
             RunKind(Scope(limits, values, graphs, EvaluatedLists())),
             StateKind(),
             ScheduleKind(),
+            AgentKind(limits),
         ]
         self._kinds = {kind.name: kind for kind in kinds}
 

@@ -235,7 +235,8 @@ def call_node(entry: TaskEntry) -> Node:
         progress_timeout_ms=spec.progress_timeout_ms,
         order_key=None,
         loose_order=False,
-        wait=False,  # its caller hears of the failure, and decides
+        # The caller hears of a failure, and decides; nobody does of one to undo a step.
+        wait=row.task_id.startswith(UNDOING),
         dependencies=(),
         dependants=(),
         reads=frozenset(),

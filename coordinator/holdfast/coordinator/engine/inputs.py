@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from holdfast.schemas.pauses import AGENT_PREFIX
 from holdfast.schemas.plan_versions import ResolvedChange
 from holdfast.schemas.records import Cause, CoordinatorEnvelope, StateDeletion
 from holdfast.schemas.resolution import ResolvedPlan, ResolvedTask
@@ -19,9 +20,10 @@ class Arrival:
 
     `record_key` is the key it came under. `problem` says why a submission cannot be run, or what an
     ask calls cannot be called (found by the service, which knows the agents); `resolved`: what the
-    agents say of the task, plan or change that an ask names. `events_from` is a lower bound of the
-    place of an event that is written now. `buried`: the record that a result speaks of could not be
-    read, and stands whole in the dead letters already.
+    agents say of the task, plan or change that an ask names; of a command about an agent, how many
+    partitions its topics have. `events_from` is a lower bound of the place of an event that is
+    written now. `buried`: the record that a result speaks of could not be read, and stands whole in
+    the dead letters already.
     """
 
     envelope: CoordinatorEnvelope
@@ -30,7 +32,7 @@ class Arrival:
     problem: str | None = None
     events_from: int = 0
     buried: bool = False
-    resolved: ResolvedPlan | ResolvedTask | ResolvedChange | None = None
+    resolved: ResolvedPlan | ResolvedTask | ResolvedChange | int | None = None
 
     @property
     def entity(self) -> str:
@@ -38,7 +40,7 @@ class Arrival:
         if isinstance(self.envelope.body, StateDeletion):
             return self.envelope.run_id
         name = self.envelope.run_id
-        return name if name.startswith(SCHEDULE_PREFIX) else f"run/{name}"
+        return name if name.startswith((SCHEDULE_PREFIX, AGENT_PREFIX)) else f"run/{name}"
 
 
 @dataclass(frozen=True, slots=True)

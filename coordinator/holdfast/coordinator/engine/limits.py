@@ -27,7 +27,8 @@ class EngineLimits:
     """How many closed runs a slot remembers."""
 
     def __post_init__(self) -> None:
-        if self.records_per_event < self.chunk_items + self.reserve:
+        # A chunk may stand in as many records as it has items, if each of them is large.
+        if self.records_per_event < 2 * self.chunk_items + self.reserve:
             raise ValueError("records_per_event must leave room to close a chunk")
 
     @property

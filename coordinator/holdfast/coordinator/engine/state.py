@@ -19,8 +19,11 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
+from holdfast.coordinator.engine.members import Listing, Members
 from holdfast.schemas.codec import decode, encode
+from holdfast.schemas.plan_settings import UNDOING
 from holdfast.schemas.records import (
+    AgentPause,
     AskEntry,
     AskKind,
     CoordinatorJournal,
@@ -36,6 +39,7 @@ from holdfast.schemas.records import (
     SignalAsk,
     SignalEntry,
     TaskEntry,
+    TaskState,
     UndoEntry,
 )
 
@@ -44,13 +48,17 @@ __all__ = [
     "BACKFILLS",
     "CALLED",
     "CLOSED_KIND",
+    "DUE",
+    "EVERY",
     "FIRINGS",
     "KINDS",
+    "PAUSES",
     "PLANS",
     "SCHEDULES",
     "SIGNALS",
     "UNDO",
     "UNDOING",
+    "UNDO_OF",
     "WAITED",
     "Closed",
     "Entity",
@@ -72,15 +80,20 @@ Value: TypeAlias = (
     | UndoEntry
     | ScheduleEntry
     | FiringEntry
+    | AgentPause
 )
 Tally: TypeAlias = dict[tuple[str, str], int]
 
+EVERY = "*"
+"""The group that tasks of all kinds are counted under: of the plan, items, called, undoing."""
 CALLED = "~"
 """What the ids of called tasks begin with, and the group that they are counted under."""
 ASKS, SIGNALS = "ask/", "signal/"
 """What the names of asks and of signals begin with, and the groups that they are counted under."""
-UNDOING = "!"
-"""What the ids of tasks that undo others begin with, and the group that they are counted under."""
+DUE = "due"
+"""What those are counted as, beside, that say that a task's steps are to be undone at once."""
+UNDO_OF = "undo-of/"
+"""The group under which steps that can be undone are counted by their task."""
 UNDO = "undo/"
 """What the names of what can be undone begin with, and the group they are counted under; the number
 follows."""
@@ -92,12 +105,15 @@ SCHEDULES = "schedules"
 """The group under which schedules are counted by their state."""
 BACKFILLS = "backfill"
 """What those of backfills are counted as, beside."""
+PAUSES = "pauses"
+"""The group under which pauses are counted: "all" for agents, "key" for order keys."""
 WAITED = "waited/"
 """The group under which asks for signals are counted by the signal's name."""
 KINDS = "kinds/"
 """The group under which asks are counted by their kind."""
 
 CLOSED_KIND = "closed"
+_STUCK = (UNDOING, TaskState.DEAD)
 _RUN = "run/"
 _MARKER_BYTES = 16
 
@@ -121,30 +137,53 @@ def group_of(name: str) -> str:
 def counted(name: str, value: Value | None) -> Iterable[tuple[str, str]]:
     """Return the groups that a value is counted in, each with what it is counted as.
 
-    A task: by state; what undoes an item also under `!` and its map's id. An ask: each (""), by its
-    task and by its kind; for signals: by the signal's name. A signal: each ("") and, while it is
-    kept, by its name. A schedule: by state; an open run of it: each (""), and those of backfills.
+    A task: by state; what undoes an item or a step also under `!` and its map's or task's id. What
+    can be undone: each (""), steps by their task. An ask: each (""), by its task and by its kind;
+    for signals: by the signal's name. A signal: each ("") and, while it is kept, by its name. A
+    schedule: by state; an open run of it: each (""), and those of backfills.
     """
     if isinstance(value, TaskEntry):
         state = value.row.state
+        task = (EVERY, state)
+        if name.startswith(UNDOING) and value.call is not None:
+            return (task, (UNDOING, state), (f"{UNDOING}{value.call.caller}", state))
         if name.startswith(UNDOING) and "." in name:
-            return ((UNDOING, state), (name.partition(".")[0], state))
-        return ((group_of(name), state),)
+            return (task, (UNDOING, state), (name.partition(".")[0], state))
+        return (task, (group_of(name), state))
     if isinstance(value, UndoEntry):
-        return ((UNDO, ""),)
+        every = (UNDO, "")
+        if value.due:
+            return (every, (UNDO, DUE))
+        return (every, (UNDO_OF, value.owner)) if value.owner and value.task_id else (every,)
     if isinstance(value, AskEntry):
-        task, what = value.ask.task_id, value.ask.what
-        common = ((ASKS, ""), (ASKS, task), (KINDS, value.kind))
+        owner, what = value.ask.task_id, value.ask.what
+        common = ((ASKS, ""), (ASKS, owner), (KINDS, value.kind))
         return (*common, (WAITED, what.signal)) if isinstance(what, SignalAsk) else common
     if isinstance(value, SignalEntry):
         every = (SIGNALS, "")
         return (every,) if value.taken else (every, (SIGNALS, value.signal.signal))
     if isinstance(value, ScheduleEntry):
         return ((SCHEDULES, value.row.state),)
+    if isinstance(value, AgentPause):
+        return ((PAUSES, "all" if value.order_key is None else "key"),)
     if isinstance(value, FiringEntry):
         firing = (FIRINGS, "")
         backfill = value.firing.cause is FiringCause.BACKFILL
         return (firing, (FIRINGS, BACKFILLS)) if backfill else (firing,)
+    return ()
+
+
+def listed(name: str, value: Value | None) -> Listing:
+    """Return the groups whose members can be looked up (`Overlay.members`) and that a value is in:
+    asks and signals, which are looked for while there may be 10,000 tasks.
+
+    An ask, by its time: each (""), by its task, for signals by the signal's name. A signal: each.
+    """
+    if isinstance(value, AskEntry):
+        groups = counted(name, value)
+        return [(key, value.asked_ms) for key in groups if key[0] in (ASKS, WAITED)]
+    if isinstance(value, SignalEntry):
+        return [((SIGNALS, ""), value.received_ms)]
     return ()
 
 
@@ -154,12 +193,13 @@ class Entity:
     `folded`: records as they stand in the journal; nothing may be asked for before `unfold`.
     """
 
-    __slots__ = ("folded", "records", "tally")
+    __slots__ = ("folded", "groups", "records", "tally")
 
     def __init__(self) -> None:
         self.folded: dict[str, bytes] = {}
         self.records: dict[str, Value] = {}
         self.tally: Tally = {}
+        self.groups = Members()
 
     def unfold(self, unfolded: Callable[[Value], None]) -> None:
         """Decode what is folded. Raises `Undecodable`; then all of it stays as it was."""
@@ -167,6 +207,7 @@ class Entity:
         self.folded = {}
         for name, value in values.items():
             self.records[name] = value
+            self.groups.move(name, (), listed(name, value))
             unfolded(value)
             for key in counted(name, value):
                 self.tally[key] = self.tally.get(key, 0) + 1
@@ -179,6 +220,18 @@ class Entity:
         """Return how many values of `group` are counted as `what`; see `counted`."""
         return self.tally.get((group, what), 0)
 
+    def members(self, group: str, what: str) -> Iterable[tuple[str, int]]:
+        """Return the names in a group, with what orders them; see `listed`."""
+        return self.groups.of(group, what)
+
+    def set(self, name: str, value: Value | None) -> None:
+        """Set a record, or remove it (None); who does it keeps the tally."""
+        self.groups.move(name, listed(name, self.records.get(name)), listed(name, value))
+        if value is None:
+            self.records.pop(name, None)
+        else:
+            self.records[name] = value
+
     def names(self) -> Iterator[str]:
         """Yield the names of all records."""
         return iter(self.records)
@@ -187,12 +240,14 @@ class Entity:
 class Overlay:
     """Changes to one entity on top of `below`, which stays as it is."""
 
-    __slots__ = ("below", "changes", "tally")
+    __slots__ = ("below", "changes", "groups", "tally")
 
     def __init__(self, below: Entity | Overlay) -> None:
         self.below = below
         self.changes: dict[str, Value | None] = {}
         self.tally: Tally = {}
+        self.groups = Members()
+        """Of what is in `changes`."""
 
     def get(self, name: str) -> Value | None:
         """Return a record as it is with the changes, or None."""
@@ -206,11 +261,29 @@ class Overlay:
             self.tally[key] = self.tally.get(key, 0) - 1
         for key in counted(name, value):
             self.tally[key] = self.tally.get(key, 0) + 1
+        self._set(name, value)
+
+    def _set(self, name: str, value: Value | None) -> None:
+        self.groups.move(name, listed(name, self.changes.get(name)), listed(name, value))
         self.changes[name] = value
+
+    def clear(self) -> None:
+        """Take back all changes."""
+        self.changes.clear()
+        self.tally.clear()
+        self.groups.clear()
 
     def count(self, group: str, what: str) -> int:
         """Return how many values of `group` are counted as `what`; see `counted`."""
         return self.tally.get((group, what), 0) + self.below.count(group, what)
+
+    def members(self, group: str, what: str) -> Iterator[tuple[str, int]]:
+        """Yield the names in a group that is `listed`, with what orders them; like `names`, but
+        without a look at all others."""
+        for name, order in self.below.members(group, what):
+            if name not in self.changes:
+                yield name, order
+        yield from self.groups.of(group, what)
 
     def names(self) -> Iterator[str]:
         """Yield the names of all records that are there; nothing may be put meanwhile.
@@ -226,7 +299,8 @@ class Overlay:
 
     def absorb(self, above: Overlay) -> None:
         """Take over the changes of an overlay that stood on this one."""
-        self.changes.update(above.changes)
+        for name, value in above.changes.items():
+            self._set(name, value)
         for key, by in above.tally.items():
             self.tally[key] = self.tally.get(key, 0) + by
 
@@ -284,6 +358,8 @@ class State:
         """By kind, how many there are; those that are still folded are not known yet."""
         self.schedules: dict[str, int] = dict.fromkeys(ScheduleState, 0)
         """The same, by state."""
+        self.stuck = 0
+        """How many tasks that undo others wait for a person; the same."""
         self.runs = 0
         """How many of the entities are runs."""
 
@@ -314,6 +390,8 @@ class State:
             self.open_asks[value.kind] += 1
         elif isinstance(value, ScheduleEntry):
             self.schedules[value.row.state] += 1
+        elif isinstance(value, TaskEntry) and value.row.state is TaskState.DEAD:
+            self.stuck += value.row.task_id.startswith(UNDOING)
         self._share(value)
 
     def restore(self, key: str, data: bytes | None) -> None:
@@ -340,15 +418,14 @@ class State:
         if entity is None:
             entity = self._add(key)
         for name, value in overlay.changes.items():
-            if value is None:
-                entity.records.pop(name, None)
-            else:
-                entity.records[name] = value
+            entity.set(name, value)
         for key_counted, by in overlay.tally.items():
             if key_counted[0] == KINDS:
                 self.open_asks[key_counted[1]] += by
             elif key_counted[0] == SCHEDULES:
                 self.schedules[key_counted[1]] += by
+            elif key_counted == _STUCK:
+                self.stuck += by
             now = entity.tally.get(key_counted, 0) + by
             if now:
                 entity.tally[key_counted] = now

@@ -5,6 +5,8 @@ that can be asked. May use: the port of the bus, schemas, SQLAlchemy Core. Must 
 the engine or the service, or write to the bus.
 """
 
+from holdfast.coordinator.projection.filters import FIELDS, FilterError
+from holdfast.coordinator.projection.pauses import PauseView, list_pauses
 from holdfast.coordinator.projection.plans import (
     PlanVersionView,
     find_plan,
@@ -35,6 +37,7 @@ from holdfast.coordinator.projection.schedules import (
     find_schedule,
     list_schedules,
 )
+from holdfast.coordinator.projection.selecting import Selected, select_targets
 from holdfast.coordinator.projection.waits import (
     ChildView,
     SignalView,
@@ -47,17 +50,21 @@ from holdfast.coordinator.projection.why import ALIVE_MS, why, why_task
 
 __all__ = [
     "ALIVE_MS",
+    "FIELDS",
     "AgentView",
     "AskState",
     "ChildView",
     "DeadLetterView",
+    "FilterError",
     "HistoryEntry",
+    "PauseView",
     "PlanVersionView",
     "Projection",
     "Reason",
     "RunFilter",
     "RunView",
     "ScheduleView",
+    "Selected",
     "SignalState",
     "SignalView",
     "StoredPayload",
@@ -72,12 +79,14 @@ __all__ = [
     "list_children",
     "list_dead_letters",
     "list_history",
+    "list_pauses",
     "list_plan_versions",
     "list_runs",
     "list_schedules",
     "list_signals",
     "list_tasks",
     "list_waits",
+    "select_targets",
     "why",
     "why_task",
 ]

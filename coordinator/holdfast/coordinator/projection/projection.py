@@ -40,6 +40,7 @@ from holdfast.schemas import (
     Manifest,
     decode,
 )
+from holdfast.schemas.pauses import AGENT_PREFIX
 
 __all__ = ["CAUSE_WAIT_S", "Projection"]
 
@@ -292,7 +293,7 @@ class Projection:
     @staticmethod
     def _take_journal(batch: Batch, received: Received) -> None:
         key = (received.key or b"").decode("utf-8", "replace")
-        if not key.startswith(("run/", "schedule/")):
+        if not key.startswith(("run/", "schedule/", AGENT_PREFIX)):
             return
         if received.value is None:
             batch.drop_journal(key)
@@ -366,6 +367,7 @@ def _forget_waits(connection: Connection) -> None:
     connection.execute(delete(tables.asks).where(tables.asks.c.state == AskState.OPEN.value))
     kept = tables.signals.c.state == SignalState.KEPT.value
     connection.execute(delete(tables.signals).where(kept))
+    connection.execute(delete(tables.pauses))
 
 
 def _write_batch(connection: Connection, batch: Batch) -> None:
@@ -391,6 +393,7 @@ def _write_batch(connection: Connection, batch: Batch) -> None:
     tables.upsert(connection, tables.signals, list(batch.signals.values()), newer="version")
     tables.insert_missing(connection, tables.history, batch.history)
     tables.insert_missing(connection, tables.dead_letters, list(batch.dead_letters.values()))
+    _write_pauses(connection, batch)
     for key, row in batch.agents.items():
         if row is None:
             gone = tables.agents.c.record_key == key
@@ -398,3 +401,12 @@ def _write_batch(connection: Connection, batch: Batch) -> None:
     here = [row for row in batch.agents.values() if row is not None]
     # In the topic's order, which the positions keep: the clocks of instances need not agree.
     tables.upsert(connection, tables.agents, here)
+
+
+def _write_pauses(connection: Connection, batch: Batch) -> None:
+    pauses = tables.pauses.c
+    for (agent, name), row in batch.pauses.items():
+        if row is None:
+            over = (pauses.agent == agent, pauses.name == name)
+            connection.execute(delete(tables.pauses).where(*over))
+    tables.upsert(connection, tables.pauses, [row for row in batch.pauses.values() if row])

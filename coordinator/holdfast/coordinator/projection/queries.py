@@ -74,7 +74,8 @@ class TaskView:
     """A task as it is; `steps` as in `StepSummary`. `total`, `done`, `failed`: items of a map.
 
     `caller`: the task that called it; None: it is one of the plan. `child`: the run that works it,
-    where it is a plan within the plan.
+    where it is a plan within the plan. `ruling` as in `Ruling`: an operator skipped it, or gave its
+    output.
     """
 
     run_id: str
@@ -89,6 +90,7 @@ class TaskView:
     steps: list[Json]
     resumes: int
     instance: str
+    build_id: str
     order_key: str | None
     dispatched_ms: int | None
     started_ms: int | None
@@ -99,13 +101,15 @@ class TaskView:
     failed: int
     caller: str | None = None
     child: str | None = None
+    ruling: Json | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
     """One event; (partition, offset) is its place in `events`.
 
-    `ask` as in `AskRow`; `signal`: its `signal_id`, `signal` (the name) and `actor`.
+    `ask` as in `AskRow`; `signal`: its `signal_id`, `signal` (the name) and `actor`; `build_id`:
+    of the agent that ended the attempt.
     """
 
     partition: int
@@ -121,6 +125,7 @@ class HistoryEntry:
     command: Json | None
     ask: Json | None = None
     signal: Json | None = None
+    build_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -430,6 +435,7 @@ def _task(row: RowMapping) -> TaskView:
         steps=_json(row["steps"]),
         resumes=row["resumes"],
         instance=row["instance"],
+        build_id=row["build_id"],
         order_key=row["order_key"],
         dispatched_ms=row["dispatched_ms"],
         started_ms=row["started_ms"],
@@ -440,25 +446,13 @@ def _task(row: RowMapping) -> TaskView:
         failed=row["failed"],
         caller=row["caller"],
         child=row["child"],
+        ruling=_json(row["ruling"]),
     )
 
 
 def _history(row: RowMapping) -> HistoryEntry:
-    return HistoryEntry(
-        partition=row["partition"],
-        offset=row["offset"],
-        run_id=row["run_id"],
-        type=row["type"],
-        at_ms=row["at_ms"],
-        task_id=row["task_id"],
-        attempt=row["attempt"],
-        message=row["message"],
-        cause_partition=row["cause_partition"],
-        cause_offset=row["cause_offset"],
-        command=_json(row["command"]),
-        ask=_json(row["ask"]),
-        signal=_json(row["signal"]),
-    )
+    documents = {name: _json(row[name]) for name in ("command", "ask", "signal")}
+    return HistoryEntry(**{**row, **documents})
 
 
 def _dead_letter(row: RowMapping) -> DeadLetterView:

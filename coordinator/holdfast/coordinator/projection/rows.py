@@ -10,8 +10,10 @@ from enum import StrEnum
 from typing import Any
 
 from holdfast.bus.port import Received
+from holdfast.coordinator.projection.pauses import pause_columns
 from holdfast.coordinator.projection.schedules import schedule_columns
 from holdfast.schemas import (
+    AgentPause,
     AskEntry,
     AskRow,
     BlobReference,
@@ -33,6 +35,7 @@ from holdfast.schemas import (
     TaskEntry,
     TaskRow,
 )
+from holdfast.schemas.pauses import pause_name
 
 __all__ = ["AskState", "Batch", "Row", "SignalState"]
 
@@ -65,8 +68,9 @@ _SIGNALS = {
     EventType.SIGNAL_REFUSED: SignalState.REFUSED,
     EventType.TASK_ANSWERED: SignalState.TAKEN,
 }
-# An ask is answered once, and no event of it is older than the journal's word that it is open.
-_ASK_OPEN, _ASK_ENDED = 1, 2
+# Of an ask the last event counts: it may be continued by another run, and asked anew by a task that
+# was restarted. The journal says that it is open: any event that is there says more.
+_ASK_IN_JOURNAL = 0
 # A signal that was refused may be sent again under its id; one that was taken stays so, whatever
 # comes later. The journal does not say by whom: the event stands over it.
 _SIGNAL_TAKEN = 1 << 62
@@ -92,6 +96,8 @@ class Batch:
     recreated: set[str] = field(default_factory=set)
     """Schedules that began, or are gone: what was known of older ones of their names is not."""
     schedules: dict[str, Row] = field(default_factory=dict)
+    pauses: dict[tuple[str, str], Row | None] = field(default_factory=dict)
+    """By agent and name; None: it is over."""
     agents: dict[bytes, Row | None] = field(default_factory=dict)
     """By record key; None: tombstoned."""
 
@@ -106,11 +112,13 @@ class Batch:
         if event.revision is not None:
             self._add_change(event.run_id, event.revision)
         if event.ask is not None and (state := _ASKS.get(event.type)) is not None:
-            self._add_ask(event.run_id, event.ask, state, event.at_ms, event.message)
+            self._add_ask(event, event.ask, state, _ASK_IN_JOURNAL + 1 + received.offset)
         if event.signal is not None:
             self._add_signal(received, event, event.signal)
         if event.schedule is not None:
             self._add_schedule(event.schedule, anew=event.type is EventType.SCHEDULE_CREATED)
+        if event.pause is not None:
+            self._add_pause(event.pause, over=event.type is EventType.AGENT_RESUMED)
         cause, task, ask = event.cause, event.task, event.ask
         command = event.command or event.schedule_command or event.deletion
         task_id = ask.task_id if task is None and ask is not None else None
@@ -123,6 +131,7 @@ class Batch:
                 "at_ms": event.at_ms,
                 "task_id": task_id if task is None else task.task_id,
                 "attempt": None if task is None else task.attempt,
+                "build_id": None if task is None else task.build_id or None,
                 "message": event.message,
                 "cause_partition": None if cause is None else cause.partition,
                 "cause_offset": None if cause is None else cause.offset,
@@ -139,7 +148,9 @@ class Batch:
             self._add_schedule(body.row, anew=False)
             self._add_plan(key, body.plan)
             return
-        if isinstance(body, RunEntry):
+        if isinstance(body, AgentPause):
+            self._add_pause(body, over=False)
+        elif isinstance(body, RunEntry):
             self._add_run(body.row)
             if body.plan:
                 self.plans[body.row.run_id] = {"run_id": body.row.run_id, "plan": body.plan}
@@ -148,7 +159,7 @@ class Batch:
         elif isinstance(body, PlanRevision):
             self._add_change(run_id, body)
         elif isinstance(body, AskEntry):
-            self._add_ask(run_id, body.row(), AskState.OPEN, None, "")
+            self._put_ask(run_id, body.row(), AskState.OPEN, _ASK_IN_JOURNAL)
         elif isinstance(body, SignalEntry):
             version = _SIGNAL_TAKEN - 1 if body.taken else _SIGNAL_KEPT_IN_JOURNAL
             state = SignalState.TAKEN if body.taken else SignalState.KEPT
@@ -162,7 +173,9 @@ class Batch:
                 self.schedules.pop(run_id, None)
                 self.recreated.add(run_id)
             return
-        if len(rest) == 2 and rest[0] == "ask":
+        if kind == "agent":
+            self.pauses[run_id, "/".join(rest)] = None
+        elif len(rest) == 2 and rest[0] == "ask":
             self.asks.pop((run_id, rest[1]), None)
             self.gone_asks.add((run_id, rest[1]))
 
@@ -201,6 +214,10 @@ class Batch:
             "breakers": json.dumps([asdict(breaker) for breaker in manifest.breakers]),
         }
 
+    def _add_pause(self, pause: AgentPause, *, over: bool) -> None:
+        name = pause_name(pause.order_key)
+        self.pauses[pause.agent, name] = None if over else pause_columns(name, pause)
+
     def _add_schedule(self, row: ScheduleRow, *, anew: bool) -> None:
         if anew:
             self.schedules.pop(row.name, None)
@@ -231,23 +248,24 @@ class Batch:
         if known is None or known["version"] < row.version:
             self.tasks[run_id, row.task_id] = _task(run_id, row)
 
-    def _add_ask(
-        self, run_id: str, row: AskRow, state: AskState, ended_ms: int | None, message: str
-    ) -> None:
-        is_open = state is AskState.OPEN
-        version = _ASK_OPEN if is_open else _ASK_ENDED
-        known = self.asks.get((run_id, row.ask_id))
-        if known is None or known["version"] < version:
-            self.asks[run_id, row.ask_id] = {
-                "run_id": run_id,
-                "ask_id": row.ask_id,
-                "version": version,
-                "state": state.value,
-                **asdict(row),
-                "kind": row.kind.value,
-                "ended_ms": None if is_open else ended_ms,
-                "message": message,
-            }
+    def _add_ask(self, event: Event, row: AskRow, state: AskState, version: int) -> None:
+        ended_ms = None if state is AskState.OPEN else event.at_ms
+        known = self._put_ask(event.run_id, row, state, version)
+        known["ended_ms"], known["message"] = ended_ms, event.message
+
+    def _put_ask(self, run_id: str, row: AskRow, state: AskState, version: int) -> Row:
+        """Set an ask as it is told now: of one run all is told in its order."""
+        self.asks[run_id, row.ask_id] = known = {
+            "run_id": run_id,
+            "ask_id": row.ask_id,
+            "version": version,
+            "state": state.value,
+            **asdict(row),
+            "kind": row.kind.value,
+            "ended_ms": None,
+            "message": "",
+        }
+        return known
 
     def _add_signal(self, received: Received, event: Event, signal: Signal) -> None:
         state = _SIGNALS.get(event.type)
@@ -313,6 +331,7 @@ def _run(row: RunRow) -> Row:
 
 
 def _task(run_id: str, row: TaskRow) -> Row:
+    error = None if row.failure is None else row.failure.error_class or str(row.failure.kind)
     return {
         "run_id": run_id,
         "task_id": row.task_id,
@@ -327,6 +346,7 @@ def _task(run_id: str, row: TaskRow) -> Row:
         "steps": json.dumps([asdict(step) for step in row.steps]) if row.steps else "[]",
         "resumes": row.resumes,
         "instance": row.instance,
+        "build_id": row.build_id,
         "order_key": row.order_key,
         "dispatched_ms": row.dispatched_ms,
         "started_ms": row.started_ms,
@@ -336,6 +356,9 @@ def _task(run_id: str, row: TaskRow) -> Row:
         "done": row.done,
         "failed": row.failed,
         "child": row.child,
+        "ruling": None if row.ruling is None else json.dumps(asdict(row.ruling)),
+        "error": error,
+        "error_name": None if error is None else error.rpartition(".")[2],
     }
 
 

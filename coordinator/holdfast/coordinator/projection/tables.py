@@ -41,6 +41,7 @@ __all__ = [
     "history",
     "insert_missing",
     "open_database",
+    "pauses",
     "plan_changes",
     "plans",
     "positions",
@@ -53,7 +54,7 @@ __all__ = [
     "upsert",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised by every change of the tables; a database of another version is built anew."""
 RUN_ID_CHARS = 144
 """128, and what stands behind the id of a run that continues another (`~<n>`)."""
@@ -155,6 +156,7 @@ tasks = Table(
     Column("steps", Text, nullable=False),
     Column("resumes", BigInteger, nullable=False),
     Column("instance", String(64), nullable=False),
+    Column("build_id", Text, nullable=False),
     Column("order_key", Text),
     Column("dispatched_ms", BigInteger),
     Column("started_ms", BigInteger),
@@ -164,6 +166,9 @@ tasks = Table(
     Column("done", BigInteger, nullable=False),
     Column("failed", BigInteger, nullable=False),
     Column("child", Text),
+    Column("ruling", Text),
+    Column("error", Text),
+    Column("error_name", Text),
     Index("tasks_state", "state", "agent"),
 )
 
@@ -177,6 +182,7 @@ history = Table(
     Column("at_ms", BigInteger, nullable=False),
     Column("task_id", String(80)),
     Column("attempt", BigInteger),
+    Column("build_id", Text),
     Column("message", Text, nullable=False),
     Column("cause_partition", Integer),
     Column("cause_offset", BigInteger),
@@ -251,6 +257,18 @@ schedules = Table(
     Column("changed_by", Text, nullable=False),
 )
 """Each schedule; its plan stands in `plans` under `schedule/<name>`."""
+
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("agent", String(64), primary_key=True),
+    Column("name", String(40), primary_key=True),
+    Column("order_key", Text),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("since_ms", BigInteger, nullable=False),
+)
+"""What operators have paused, as long as it lasts. `name`: of the pause among its agent's."""
 
 dead_letters = Table(
     "dead_letters",

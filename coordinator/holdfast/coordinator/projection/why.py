@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
+from holdfast.coordinator.projection.pauses import PauseView, list_pauses, pause_reasons
 from holdfast.coordinator.projection.queries import (
     DeadLetterView,
     RunView,
@@ -27,6 +28,7 @@ from holdfast.coordinator.projection.waits import SignalView, WaitView, list_sig
 from holdfast.coordinator.projection.why_breakers import Breakers, breaker_reasons
 from holdfast.coordinator.projection.why_waits import unclaimed, wait_reasons
 from holdfast.schemas import RunState, TaskState
+from holdfast.schemas.plan_settings import UNDOING
 
 __all__ = ["ALIVE_MS", "why", "why_task"]
 
@@ -54,7 +56,7 @@ def why(connection: Connection, run_id: str, now_ms: int) -> list[Reason] | None
     found = _of_run(run)
     look = _Look.at(connection, run_id, now_ms)
     tasks = list_tasks(connection, run_id)
-    for task in _open_tasks(connection, tasks):
+    for task in _open_tasks(connection, run_id, tasks):
         found.extend(look.reasons(task))
     found.extend(unclaimed(look.signals, look.waits, now_ms))
     found.extend(_pending(run, tasks))
@@ -74,6 +76,8 @@ def why_task(connection: Connection, run_id: str, task_id: str, now_ms: int) -> 
     text = f"it is {task.state} since {utc(task.finished_ms)}"
     if task.failure is not None:
         text += f": {_failure(task.failure)}"
+    if task.ruling is not None:
+        text += f": {task.ruling['action']} by {_ruling(task.ruling)}"
     return [Reason(task_id, task.state.value, text), *found]
 
 
@@ -83,6 +87,7 @@ class _Look:
 
     alive: dict[str, int]
     breakers: list[Breakers]
+    pauses: list[PauseView]
     letters: dict[str | None, DeadLetterView]
     waits: list[WaitView]
     signals: list[SignalView]
@@ -95,6 +100,7 @@ class _Look:
         agents = [a for a in list_agents(connection) if now_ms - a.seen_ms <= ALIVE_MS]
         return cls(
             alive=dict(Counter(agent.agent for agent in agents)),
+            pauses=list_pauses(connection),
             breakers=[Breakers.of(agent) for agent in agents if agent.breakers],
             letters={letter.task_id: letter for letter in letters if letter.open},
             waits=list_waits(connection, run_id, limit=WAITS_READ),
@@ -107,12 +113,13 @@ class _Look:
         waits = [wait for wait in self.waits if wait.row.task_id == task.task_id]
         if not waits or task.state is not TaskState.DISPATCHED:
             found = [_of_task(task, self.alive, self.letters, self.now_ms)]
+            found += pause_reasons(task, self.pauses)
             return found + breaker_reasons(task, self.breakers, self.now_ms)
         found = wait_reasons(task, waits, self.signals, self.now_ms)
         if not self.alive.get(task.agent):
             text = "will go on once that has come"
             found.append(_with_agent(task, "dispatched", text, self.alive))
-        return found
+        return found + pause_reasons(task, self.pauses)
 
 
 def _ended(run: RunView, letters: list[DeadLetterView]) -> list[Reason]:
@@ -146,12 +153,15 @@ def _of_run(run: RunView) -> list[Reason]:
     elif run.state in (RunState.CANCELLING, RunState.FAILING):
         text = f"it is {run.state}: tasks that run were told to stop, their answers are awaited"
         found.append(Reason("", run.state.value, text))
-    if run.deadline_ms is not None:
+    elif run.state is RunState.COMPENSATING:
+        text = "it is compensating: what had succeeded is being undone, the last success first"
+        found.append(Reason("", run.state.value, text))
+    if run.deadline_ms is not None and run.state is not RunState.COMPENSATING:
         found.append(Reason("", "deadline", f"it must have ended by {utc(run.deadline_ms)}"))
     return found
 
 
-def _open_tasks(connection: Connection, tasks: list[TaskView]) -> list[TaskView]:
+def _open_tasks(connection: Connection, run_id: str, tasks: list[TaskView]) -> list[TaskView]:
     found: list[TaskView] = []
     for task in tasks:
         if task.state not in _OPEN_STATES:
@@ -165,6 +175,10 @@ def _open_tasks(connection: Connection, tasks: list[TaskView]) -> list[TaskView]
                 items_of=task.task_id,
                 limit=ITEMS_SHOWN,
             )
+    # Those that undo a map's items, whichever map it is.
+    found += list_tasks(
+        connection, run_id, states=_OPEN_STATES, items_of=f"{UNDOING}%", limit=ITEMS_SHOWN
+    )
     return sorted(found, key=lambda task: _OPEN_STATES.index(task.state))
 
 
@@ -183,10 +197,16 @@ def _of_task(
 
 def _dead(task: TaskView, letter: DeadLetterView | None) -> Reason:
     what = "" if letter is None else f" ({letter.reason})"
-    text = f"attempt {task.attempt} of {task.agent}.{task.task} is in the dead letters{what}"
+    build = f" (build {task.build_id.partition('+holdfast-')[0]})" if task.build_id else ""
+    text = f"attempt {task.attempt} of {task.agent}.{task.task}{build} is in the dead letters{what}"
     if task.failure is not None:
         text += f": {_failure(task.failure)}"
     remedy = "" if letter is None else f"holdfast dead-letters replay {letter.dead_letter_id}"
+    if task.task_id.startswith(UNDOING):
+        undone = task.task_id.removeprefix(UNDOING)
+        text = f"{undone!r} cannot be undone, and all before it waits: {text}"
+        text += "; undo it by hand and discard this, or replay it"
+        return Reason(task.task_id, "compensation-stuck", text, remedy)
     return Reason(task.task_id, "dead-letter", text, remedy)
 
 
@@ -202,6 +222,8 @@ def _retrying(task: TaskView, _alive: dict[str, int], now_ms: int) -> Reason:
 
 def _cancelling(task: TaskView, alive: dict[str, int], _now_ms: int) -> Reason:
     text = f"was told to stop; the answer of agent {task.agent} is awaited"
+    if task.ruling is not None:
+        text = f"is to {task.ruling['action']}, by {_ruling(task.ruling)}; it {text}"
     return _with_agent(task, "cancelling", text, alive)
 
 
@@ -236,6 +258,8 @@ def _with_agent(task: TaskView, code: str, text: str, alive: dict[str, int]) -> 
 
 def _pending(run: RunView, tasks: list[TaskView]) -> list[Reason]:
     """Tasks of the plan without a row wait for those that have not ended."""
+    if run.state is RunState.COMPENSATING:
+        return []  # they will never begin
     nodes: dict[str, Any] = ((run.plan or {}).get("plan") or run.plan or {}).get("tasks", {})
     known = {task.task_id for task in tasks}
     unfinished = [task.task_id for task in tasks if task.finished_ms is None]
@@ -249,6 +273,11 @@ def _pending(run: RunView, tasks: list[TaskView]) -> list[Reason]:
     )
     for_what = f": they wait for {', '.join(unfinished[:8])}" if unfinished else ""
     return [Reason("", "pending", told + for_what)]
+
+
+def _ruling(ruling: dict[str, Any]) -> str:
+    said = f": {ruling['reason']}" if ruling["reason"] else ""
+    return f"{ruling['actor']}{said}"
 
 
 def _failure(failure: dict[str, Any]) -> str:

@@ -29,6 +29,7 @@ from holdfast.schemas.records.coordinator import (
     Submission,
     TaskProgress,
     TaskResult,
+    UndoAsk,
 )
 from holdfast.schemas.records.events import (
     AskKind,
@@ -193,5 +194,6 @@ __all__ = [
     "TaskResult",
     "TaskRow",
     "TaskState",
+    "UndoAsk",
     "UndoEntry",
 ]

@@ -34,6 +34,7 @@ __all__ = [
     "Submission",
     "TaskProgress",
     "TaskResult",
+    "UndoAsk",
 ]
 
 
@@ -190,7 +191,16 @@ class PlanAsk:
     change: str  # canonical JSON of a PlanChangeDocument, not resolved
 
 
-AskBody = SleepAsk | SignalAsk | CallAsk | RunAsk | PlanAsk
+@dataclass(slots=True)
+class UndoAsk:
+    """Never answered: the task that undoes a step, in the commit that journals its result."""
+
+    agent: str
+    task: str
+    input: Payload  # the step's result
+
+
+AskBody = SleepAsk | SignalAsk | CallAsk | RunAsk | PlanAsk | UndoAsk
 
 
 @dataclass(slots=True)
@@ -201,7 +211,7 @@ class Ask:
     attempt: int
     name: str
     key: str
-    what: SleepAsk | SignalAsk | CallAsk | RunAsk | PlanAsk
+    what: SleepAsk | SignalAsk | CallAsk | RunAsk | PlanAsk | UndoAsk
 
 
 @dataclass(slots=True)

@@ -306,12 +306,19 @@ class UndoEntry:
     """Journal key `run/<run id>/undo/<n>`: the n-th success of a task that can be undone, from 1.
 
     The compensating task's input is made when the other succeeds, while all that it reads is there.
+    Of a step `task_id` is the plan's task that it was done for; empty: there is nothing to undo any
+    more, the number is only kept.
     """
 
     task_id: str
     input: Payload  # None: it could not be made
     order_key: str | None  # that it was worked under
     problem: str  # why no input could be made; else empty
+    owner: str = ""  # of a step: whose handler did it
+    due: bool = False  # a mark, no success: the steps of `owner` are to be undone at once
+    spec: CallSpec | None = None  # of a step: how the task is worked that undoes it
+    agent: str = ""  # of a step: the agent of that task
+    task: str = ""  # of a step: its name
 
 
 @dataclass(slots=True)

@@ -175,3 +175,4 @@ class FiringEntry:
     firing: Firing
     record_key: str  # of the run's records on the coordinator's topic
     cancel_sent: bool = False
+    open_run_id: str | None = None  # that continues the firing's run; None: it is still that

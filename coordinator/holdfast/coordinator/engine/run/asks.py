@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
+from heapq import heapify, heappop
 
 from holdfast.coordinator.engine.inputs import Arrival
 from holdfast.coordinator.engine.run import calls, children
@@ -75,11 +76,19 @@ def find_ask(t: Transition, task_id: str, name: str, key: str) -> AskEntry | Non
 
 
 def take_ask(t: Transition, arrival: Arrival, ask: Ask) -> AskEntry | None:
-    """Return a new ask; None if nobody waits for it, or it was answered by a failure."""
+    """Return a new ask; None if nobody waits for it, it is open, or it was answered by a failure.
+
+    One that is open was begun: what it asks for is not begun again, and its answer counts for both.
+    """
     task = t.task(ask.task_id)
-    if task is None or task.row.attempt != ask.attempt or task.row.state in TASK_ENDS:
+    over = task is None or task.row.state in TASK_ENDS or task.restarting
+    if task is None or over or task.row.attempt != ask.attempt:
         what = f"ask {ask.name!r} (key {ask.key!r}) of {ask.task_id!r}, attempt {ask.attempt}"
         t.emit_note(EventType.RESULT_IGNORED, f"{what}: nobody waits for it any more")
+        return None
+    if find_ask(t, ask.task_id, ask.name, ask.key) is not None:
+        what = f"ask {ask.name!r} (key {ask.key!r}) of {ask.task_id!r}"
+        t.emit_note(EventType.RESULT_IGNORED, f"{what}: it is open already")
         return None
     entry = AskEntry(ask, t.now_ms, None, None, None)
     problem = _problem(t, ask, arrival)
@@ -222,35 +231,33 @@ def on_signal(t: Transition, signal: Signal) -> None:
 
 
 def _waiting_for(t: Transition, signal: str) -> Iterator[AskEntry]:
-    """Yield the asks for a signal, those that wait longest first."""
-    if not t.overlay.count(WAITED, signal):
-        return
-    found = [
-        (entry.asked_ms, name, entry)
-        for name in t.overlay.names()
-        if name.startswith(ASKS)
-        and isinstance(entry := t.overlay.get(name), AskEntry)
-        and isinstance(entry.ask.what, SignalAsk)
-        and entry.ask.what.signal == signal
-    ]
-    yield from (entry for _, _, entry in sorted(found, key=lambda each: each[:2]))
+    """Yield the asks for a signal, those that wait longest first.
+
+    Not those of tasks that have ended, which there was no room to close yet: nobody would hear.
+    """
+    waiting = [(asked_ms, name) for name, asked_ms in t.overlay.members(WAITED, signal)]
+    heapify(waiting)  # mostly the first one is all that is looked at
+    while waiting:
+        entry = t.overlay.get(heappop(waiting)[1])
+        if isinstance(entry, AskEntry) and not _ended(t, entry.ask.task_id):
+            yield entry
 
 
 def close_asks(t: Transition, task_id: str) -> None:
     """A task has ended: what it asked for is not wanted any more. What does not fit is left."""
-    if not t.overlay.count(ASKS, task_id):
-        return
-    for name in sorted(n for n in t.overlay.names() if n.startswith(ASKS)):
+    for name in sorted(name for name, _ in t.overlay.members(ASKS, task_id)):
         entry = t.overlay.get(name)
-        if not isinstance(entry, AskEntry) or entry.ask.task_id != task_id:
-            continue
+        assert isinstance(entry, AskEntry), f"{name} is listed as an ask"
         if t.room() < _CLOSE_RECORDS + t.scope.limits.reserve:
             t.more = True
             return
         t.overlay.put(name, None)
         t.emit_ask(EventType.ASK_CLOSED, entry.row())
         if isinstance(entry.ask.what, CallAsk):
-            calls.cancel(t, entry)
+            if calls.cancel(t, entry) and entry.child is not None:
+                close_asks(t, entry.child)  # it has ended at once: what it had asked for, too
+                if t.more:
+                    return
         elif isinstance(entry.ask.what, RunAsk):
             children.cancel(t, entry)
 
@@ -259,12 +266,16 @@ def left_asks(t: Transition) -> None:
     """Close the asks of tasks that have ended, which an earlier event had no room for."""
     owners = {
         entry.ask.task_id
-        for name in t.overlay.names()
-        if name.startswith(ASKS) and isinstance(entry := t.overlay.get(name), AskEntry)
+        for name, _ in t.overlay.members(ASKS, "")
+        if isinstance(entry := t.overlay.get(name), AskEntry)
     }
     for task_id in sorted(owners):
-        task = t.task(task_id)
-        if task is None or task.row.state in TASK_ENDS:
+        if _ended(t, task_id):
             close_asks(t, task_id)
         if t.more:
             return
+
+
+def _ended(t: Transition, task_id: str) -> bool:
+    task = t.task(task_id)
+    return task is None or task.row.state in TASK_ENDS

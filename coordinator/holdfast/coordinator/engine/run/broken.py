@@ -13,10 +13,12 @@ from holdfast.coordinator.engine.inputs import Broken
 from holdfast.coordinator.engine.run.ending import close_run, fail_run
 from holdfast.coordinator.engine.run.failing import failure_of
 from holdfast.coordinator.engine.run.rows import touch_run
+from holdfast.coordinator.engine.run.submission import refuse
 from holdfast.coordinator.engine.run.transition import Transition
 from holdfast.coordinator.engine.run.undoing import IN_HAND, wants_undoing
 from holdfast.coordinator.engine.state import UNDO, UNDOING
 from holdfast.coordinator.engine.states import RUN_ENDS
+from holdfast.schemas.errors import HoldfastError
 from holdfast.schemas.records import Command, EventType, FailureKind, RunEntry, Submission
 
 __all__ = ["on_broken"]
@@ -31,8 +33,7 @@ def on_broken(t: Transition, broken: Broken) -> None:
     if not isinstance(known, RunEntry):
         body = None if broken.arrival is None else broken.arrival.envelope.body
         if isinstance(body, Submission):
-            t.emit_note(EventType.RUN_REFUSED, reason)
-            t.report(body.source, None)
+            refuse(t, body, reason)
         else:
             t.emit_note(EventType.COMMAND_REFUSED, reason)
         return
@@ -44,7 +45,7 @@ def on_broken(t: Transition, broken: Broken) -> None:
     fail_run(t, failure_of(FailureKind.TOO_LARGE, reason))
     row = t.run.row
     row.input = row.output = None
-    if not was_ending and wants_undoing(t):
+    if not was_ending and _can_undo(t):
         t.more = True  # what was done is undone first, by events of their own
     else:
         _say_what_is_left(t)
@@ -52,6 +53,13 @@ def on_broken(t: Transition, broken: Broken) -> None:
     if broken.arrival is not None and isinstance(broken.arrival.envelope.body, Command):
         # Who gave it waits for an answer.
         t.emit_note(EventType.COMMAND_REFUSED, reason)
+
+
+def _can_undo(t: Transition) -> bool:
+    try:
+        return wants_undoing(t)
+    except HoldfastError:
+        return False  # not even its plan can be read
 
 
 def _say_what_is_left(t: Transition) -> None:

@@ -28,6 +28,10 @@ from holdfast.schemas.resolution import ResolvedTask
 
 __all__ = ["call_id", "cancel", "start"]
 
+ATTEMPTS_OF_ONE_CALL = 1_000_000
+"""A restarted task calls under the ids that it called under before: idempotency keys hold them.
+Attempts are fencing numbers: those of the new call are above all of the old one."""
+
 
 def call_id(ask: Ask) -> str:
     """Return the id of the task that an ask calls: no plan can have such a one."""
@@ -46,6 +50,9 @@ def start(t: Transition, arrival: Arrival, entry: AskEntry, what: CallAsk) -> Fa
     except (Undecodable, Unencodable) as error:
         return failure_of(FailureKind.SCHEMA, f"the input of {name} does not fit: {error}")
     task = _task(entry.ask, what, resolved)
+    caller = t.task(entry.ask.task_id)
+    if caller is not None and caller.journal_from:
+        task.row.attempt = task.attempts_base = caller.journal_from * ATTEMPTS_OF_ONE_CALL
     task.row.input = values.payload(t.run_id, data)
     entry.child = task.row.task_id
     if t.starting:
@@ -73,14 +80,16 @@ def _task(ask: Ask, what: CallAsk, resolved: ResolvedTask) -> TaskEntry:
     return task
 
 
-def cancel(t: Transition, entry: AskEntry) -> None:
-    """Nobody waits for a called task any more: let it end."""
+def cancel(t: Transition, entry: AskEntry) -> bool:
+    """Nobody waits for a called task any more: let it end; return whether it has, at once."""
     task = t.task(entry.child or "")
     if task is None:
-        return
+        return True
     if task.row.state is TaskState.DISPATCHED:
         ask_to_cancel(t, task, FailureKind.UPSTREAM)
     elif task.row.state is not TaskState.CANCELLING:
         if task.row.state not in TASK_ENDS:  # the end of its run may have come first
             cut(t, task, FailureKind.UPSTREAM)
         t.overlay.put(task.row.task_id, None)
+        return True
+    return False

@@ -26,6 +26,7 @@ from holdfast.schemas.records import (
     Submission,
 )
 from holdfast.schemas.resolution import ResolvedPlan, render_order_key
+from holdfast.schemas.run_ids import check_run_id
 from holdfast.schemas.schedules import SCHEDULE_PREFIX
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "cancel",
     "cancel_child",
     "child_id",
+    "known_to",
     "plan_hash",
     "start",
     "tell_parent",
@@ -64,12 +66,17 @@ def start(t: Transition, arrival: Arrival, entry: AskEntry, what: RunAsk) -> Fai
     resolved, ask, row = arrival.resolved, entry.ask, t.run.row
     assert isinstance(resolved, ResolvedPlan), "the service has resolved it"
     try:
+        if what.run_id is not None:
+            check_run_id(what.run_id)
         document = t.scope.values.document(what.input)
         order_key = render_order_key(resolved.plan.order_key, {"input": document})
     except HoldfastError as error:
         return failure_of(FailureKind.SCHEMA, f"the run cannot be started: {error}")
     plan = resolved.to_json()
-    run_id = what.run_id or child_id(t.run_id, ask.task_id, ask.name, ask.key)
+    task = t.task(ask.task_id)
+    again = f"\x00{task.journal_from}" if task is not None and task.journal_from else ""
+    # A restarted task starts a run of its own once more; the origin below stays the same.
+    run_id = what.run_id or child_id(t.run_id, ask.task_id, ask.name, ask.key + again)
     parent = Parent(t.run_id, t.run.reply_key, ask.task_id, ask.name, ask.key)
     submission = Submission(
         plan=plan,
@@ -127,7 +134,15 @@ def tell_parent(
     """Return the word to the run or schedule that asked for `child`; `state` None: refused."""
     if parent.run_id.startswith(SCHEDULE_PREFIX):
         output = None  # a schedule asks how its runs end, not what they give
-        child = child.partition(SUCCESSOR_MARK)[0]  # and knows them by their first id
-    body = ChildEnded(child, parent.task_id, parent.name, parent.key, output, failure)
+    body = ChildEnded(
+        known_to(parent, child), parent.task_id, parent.name, parent.key, output, failure
+    )
     body.outcome = None if state is None else _OUTCOMES.get(state)
     return Tell(parent.reply_key, CoordinatorEnvelope(parent.run_id, now_ms, body))
+
+
+def known_to(parent: Parent, child: str) -> str:
+    """Return the id under which `parent` knows a run: a schedule by the first id of a row."""
+    if parent.run_id.startswith(SCHEDULE_PREFIX):
+        return child.partition(SUCCESSOR_MARK)[0]
+    return child

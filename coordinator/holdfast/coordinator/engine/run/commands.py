@@ -14,6 +14,7 @@ from holdfast.coordinator.engine.run.operating import (
     rule,
     task_problem,
 )
+from holdfast.coordinator.engine.run.restarting import begin_restart, restart_problem
 from holdfast.coordinator.engine.run.successors import pass_on
 from holdfast.coordinator.engine.run.transition import Transition
 from holdfast.coordinator.engine.states import RUN_ENDS
@@ -50,7 +51,7 @@ def on_command(t: Transition, command: Command, marker: Marker | None) -> None:
         message = f"the reason is too long: at most {COMMAND_CHARS_MAX} characters are taken"
         t.emit_note(EventType.COMMAND_REFUSED, message)
         return
-    if t.overlay.get("") is None and marker is not None and pass_on(t, command, marker):
+    if pass_on(t, command, marker):
         return
     problem = _problem(t, command, marker)
     noted = replace(command, output=None)  # it may be large; the task's row will have it
@@ -77,6 +78,8 @@ def _problem(t: Transition, command: Command, marker: Marker | None) -> str | No
     state = known.row.state
     if state in RUN_ENDS:
         return f"run {t.run_id!r} is closed ({state}): it takes no more commands"
+    if command.action is CommandAction.RESTART:
+        return restart_problem(t, command, state)
     if command.action in _OF_TASKS:
         return task_problem(t, command, state)
     allowed = {
@@ -134,6 +137,11 @@ def _resume(t: Transition, command: Command) -> None:
     settle(t)
 
 
+def _restart(t: Transition, command: Command) -> None:
+    if begin_restart(t, command):
+        retry_task(t, command)
+
+
 _ACTIONS: dict[CommandAction, Callable[[Transition, Command], None]] = {
     CommandAction.CANCEL: _cancel,
     CommandAction.PAUSE: _pause,
@@ -141,6 +149,7 @@ _ACTIONS: dict[CommandAction, Callable[[Transition, Command], None]] = {
     CommandAction.REPLAY: replay,
     CommandAction.DISCARD: discard,
     CommandAction.RETRY: retry_task,
+    CommandAction.RESTART: _restart,
     CommandAction.SKIP: rule,
     CommandAction.OVERRIDE: rule,
 }

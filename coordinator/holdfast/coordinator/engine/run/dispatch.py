@@ -29,7 +29,7 @@ def dispatch(t: Transition, node: Node, entry: TaskEntry, payload: Payload) -> N
     row.failure = None
     row.steps = []
     row.resumes = 0
-    row.instance = ""
+    row.instance = row.build_id = ""
     after.cancel_kind = None
     queue_ms = node.queue_timeout_ms
     after.timer_ms = None if queue_ms is None else t.now_ms + queue_ms

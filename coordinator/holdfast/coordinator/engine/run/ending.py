@@ -14,7 +14,7 @@ from holdfast.coordinator.engine.run.asks import close_asks
 from holdfast.coordinator.engine.run.cancelling import ask_to_cancel, cut
 from holdfast.coordinator.engine.run.dropping import leaves_parts
 from holdfast.coordinator.engine.run.failing import failure_of
-from holdfast.coordinator.engine.run.folding import leaves_fold
+from holdfast.coordinator.engine.run.folding import far_ahead, leaves_fold
 from holdfast.coordinator.engine.run.output import run_output
 from holdfast.coordinator.engine.run.rows import crowded
 from holdfast.coordinator.engine.run.successors import (
@@ -25,11 +25,13 @@ from holdfast.coordinator.engine.run.successors import (
 from holdfast.coordinator.engine.run.transition import Transition
 from holdfast.coordinator.engine.run.undoing import (
     begin_undoing,
+    go_on_due,
     go_on_undoing,
+    is_undoing,
     left_to_undo,
     wants_undoing,
 )
-from holdfast.coordinator.engine.state import closed_key
+from holdfast.coordinator.engine.state import UNDOING, closed_key
 from holdfast.coordinator.engine.states import OPEN_TASK_STATES, TASK_ENDS
 from holdfast.coordinator.engine.templates import MappingFailed
 from holdfast.schemas.errors import HoldfastError
@@ -86,6 +88,7 @@ def cancel_run(
 def settle(t: Transition) -> None:
     """Draw the conclusions for the run after one of its tasks changed."""
     if not t.ending and not t.more:
+        go_on_due(t)
         _settle_open(t)
         if t.overlay.get("") is None:
             return  # it ended well, and is forgotten
@@ -93,10 +96,11 @@ def settle(t: Transition) -> None:
         _sweep(t)
         if t.more or t.count_all(OPEN_TASK_STATES):
             return
-        if not wants_undoing(t):
+        wanted = wants_undoing(t)
+        if not wanted and not is_undoing(t):
             close_run(t)
             return
-        begin_undoing(t)
+        begin_undoing(t, wanted=wanted)
     if t.compensating:
         go_on_undoing(t)
         if not t.more and not left_to_undo(t):
@@ -122,7 +126,7 @@ def _settle_open(t: Transition) -> None:
 
 def _leaves_work(t: Transition) -> bool:
     """Whether something is still at work for a task that has ended without it."""
-    return leaves_parts(t) or leaves_fold(t)
+    return leaves_parts(t) or leaves_fold(t) or is_undoing(t)
 
 
 def _waits_for_people(t: Transition) -> bool:
@@ -141,6 +145,8 @@ def _has_items_left(t: Transition, map_id: str) -> bool:
         return False
     if t.graph.nodes[map_id].over is None:
         return False  # a loop: its round says how it stands
+    if far_ahead(t, t.graph.nodes[map_id], entry):
+        return False  # its reducer waits for an item that somebody has to deal with
     return entry.next_index < entry.row.total
 
 
@@ -249,6 +255,8 @@ def _sweep(t: Transition) -> None:
         entry = t.overlay.get(name)
         if not isinstance(entry, TaskEntry) or entry.row.state not in wanted:
             continue
+        if name.startswith(UNDOING):
+            continue  # that is not cut off
         if t.room() < _SWEEP_RECORDS + t.scope.limits.reserve:
             t.more = True
             return

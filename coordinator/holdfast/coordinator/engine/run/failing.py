@@ -6,6 +6,7 @@ from holdfast.coordinator.engine.graph import Node
 from holdfast.coordinator.engine.run.retrying import next_attempt
 from holdfast.coordinator.engine.run.rows import next_task
 from holdfast.coordinator.engine.run.transition import Transition
+from holdfast.coordinator.engine.state import UNDO, UNDO_OF
 from holdfast.schemas.records import (
     DeadLetterReason,
     EventType,
@@ -13,9 +14,10 @@ from holdfast.schemas.records import (
     FailureKind,
     TaskEntry,
     TaskState,
+    UndoEntry,
 )
 
-__all__ = ["end_task", "fail_attempt", "failure_of", "give_up"]
+__all__ = ["end_task", "fail_attempt", "failure_of", "give_up", "mark_steps"]
 
 _EXHAUSTED = DeadLetterReason.EXHAUSTED
 _UNDECODABLE = FailureKind.UNDECODABLE
@@ -78,7 +80,7 @@ def give_up(
     reason = DEAD_LETTER_REASONS[failure.kind]
     if node.undoes:
         reason = DeadLetterReason.COMPENSATION
-    heard = entry.call is not None  # its caller hears of it, and decides
+    heard = entry.call is not None and not node.undoes  # its caller hears of it, and decides
     if reason is not None and not heard and not (buried and failure.kind is _UNDECODABLE):
         t.park(entry.row, reason, failure)
     if entry.row.state is TaskState.CANCELLING and not t.sweeping:
@@ -91,6 +93,17 @@ def give_up(
     t.put(after)
     t.emit_task(EventType.TASK_DEAD, after.row)
     return after
+
+
+def mark_steps(t: Transition, task_id: str) -> None:
+    """A task has ended without success: what its handler did by steps is to be undone.
+
+    In a run that ends it is for the run to say whether.
+    """
+    if t.sweeping or not t.overlay.count(UNDO_OF, task_id):
+        return
+    number = t.overlay.count(UNDO, "") + 1
+    t.overlay.put(f"{UNDO}{number}", UndoEntry("", None, None, "", owner=task_id, due=True))
 
 
 _END_EVENTS = {
@@ -110,5 +123,6 @@ def end_task(
     after.row.retry_ms = after.timer_ms = after.cancel_kind = None
     t.put(after)
     t.emit_task(_END_EVENTS[state], after.row)
+    mark_steps(t, after.row.task_id)
     t.release(after.row, f"task {state}")
     return after

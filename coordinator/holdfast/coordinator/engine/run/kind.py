@@ -14,12 +14,14 @@ from holdfast.coordinator.engine.run.asks import on_ask, on_signal
 from holdfast.coordinator.engine.run.broken import on_broken
 from holdfast.coordinator.engine.run.commands import on_command
 from holdfast.coordinator.engine.run.continuing import on_continuation
+from holdfast.coordinator.engine.run.ending import settle
 from holdfast.coordinator.engine.run.growing import on_plan_ask
 from holdfast.coordinator.engine.run.results import on_child, on_progress, on_result
 from holdfast.coordinator.engine.run.signals import unusable
 from holdfast.coordinator.engine.run.submission import on_submission
 from holdfast.coordinator.engine.run.timers import on_timer
 from holdfast.coordinator.engine.run.transition import Scope, Transition
+from holdfast.coordinator.engine.run.undoing import note_step
 from holdfast.coordinator.engine.state import Overlay
 from holdfast.coordinator.engine.states import RUN_ENDS
 from holdfast.schemas.records import (
@@ -35,6 +37,7 @@ from holdfast.schemas.records import (
     Submission,
     TaskProgress,
     TaskResult,
+    UndoAsk,
 )
 
 __all__ = ["RunKind"]
@@ -92,6 +95,9 @@ def _arrive(t: Transition, arrival: Arrival, marker: Marker | None) -> None:
             on_result(t, body, buried=arrival.buried)
         elif isinstance(body, TaskProgress):
             on_progress(t, body)
+        elif isinstance(body, Ask) and isinstance(body.what, UndoAsk):
+            note_step(t, arrival, body, body.what)
+            settle(t)
         elif isinstance(body, Ask) and isinstance(body.what, PlanAsk):
             on_plan_ask(t, arrival, body)
         elif isinstance(body, Ask):

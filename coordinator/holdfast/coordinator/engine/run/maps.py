@@ -108,7 +108,9 @@ def go_on(t: Transition, node: Node) -> None:
             t.more = True
             break
         if entry.next_index >= entry.expanded:
-            _add_chunk(t, node, entry)
+            if not _add_chunk(t, node, entry):
+                t.more = True
+                break
         else:
             _hand_out(t, node, entry)
     if not t.ending and _map(t, node).row.state is TaskState.EXPANDED:
@@ -201,8 +203,8 @@ def _list(t: Transition, node: Node) -> list[Any]:
 # --- handing out -------------------------------------------------------------------------------
 
 
-def _add_chunk(t: Transition, node: Node, entry: TaskEntry) -> None:
-    """Make the inputs of the next items and put them into the state."""
+def _add_chunk(t: Transition, node: Node, entry: TaskEntry) -> bool:
+    """Make the inputs of the next items and put them into the state, if there is room for them."""
     first = entry.expanded
     items = _list(t, node)[first : first + t.scope.limits.chunk_items]
     payloads: list[Payload] = []
@@ -216,11 +218,14 @@ def _add_chunk(t: Transition, node: Node, entry: TaskEntry) -> None:
             payloads.append(None)
             failures.append(ItemFailure(first + offset, FailureKind.SCHEMA, "", str(error)))
     parts = split_chunk(payloads, failures, first, t.scope.limits.chunk_bytes)
+    if t.room() < len(parts) + t.scope.limits.reserve:
+        return False
     for part, record in enumerate(parts):
         t.overlay.put(items_name(node.id, first // t.scope.limits.chunk_items, part), record)
     after = touch_task(entry)
     after.expanded += len(items)
     t.put(after)
+    return True
 
 
 def _hand_out(t: Transition, node: Node, entry: TaskEntry) -> None:
@@ -261,13 +266,14 @@ def _close_chunk(t: Transition, node: Node, chunk: int) -> None:
         if item is None or item.row.state not in TASK_ENDS:
             return
         items.append(item)
-    if t.room() < len(items) + t.scope.limits.reserve:
+    parts = [name for name, _ in input_chunks(t.overlay, node.id, chunk)]
+    if t.room() < len(items) + len(parts) + t.scope.limits.reserve:
         t.more = True
         return
     record = _outputs(t, items)
     unreadable = len(record.failures) - sum(i.row.state not in _NO_FAILURES for i in items)
     t.overlay.put(outputs_name(node.id, chunk), record)
-    for name, _ in list(input_chunks(t.overlay, node.id, chunk)):
+    for name in parts:
         t.overlay.put(name, None)
     for item in items:
         t.overlay.put(item.row.task_id, None)

@@ -7,18 +7,20 @@ accepted needs no second event to be true.
 from __future__ import annotations
 
 from holdfast.coordinator.engine.graph import Node
-from holdfast.coordinator.engine.run import joins
+from holdfast.coordinator.engine.run import joins, maps
 from holdfast.coordinator.engine.run.cancelling import ask_to_cancel, cut
 from holdfast.coordinator.engine.run.continuing import retry
 from holdfast.coordinator.engine.run.dispatch import dispatch
 from holdfast.coordinator.engine.run.ending import settle
 from holdfast.coordinator.engine.run.failing import end_task
+from holdfast.coordinator.engine.run.folding import forget_fold
 from holdfast.coordinator.engine.run.results import after_end
 from holdfast.coordinator.engine.run.rows import copy_task, crowded, new_task, touch_task
 from holdfast.coordinator.engine.run.ruling import told_ruling
 from holdfast.coordinator.engine.run.starting import restart
 from holdfast.coordinator.engine.run.transition import Transition
 from holdfast.coordinator.engine.run.undoing import undo_problem
+from holdfast.coordinator.engine.state import UNDOING
 from holdfast.coordinator.engine.states import TASK_ENDS
 from holdfast.schemas.codec import encode_json
 from holdfast.schemas.errors import Undecodable, Unencodable, did_you_mean
@@ -68,24 +70,15 @@ def _again_problem(t: Transition, command: Command, task_id: str, state: RunStat
     at_once = command.action is CommandAction.RETRY and now is TaskState.RETRYING
     if now is not TaskState.DEAD and not at_once:
         return _not_again(t, command, task_id, now)
-    if state is RunState.COMPENSATING:
-        return undo_problem(command, entry)
+    if task_id.startswith(UNDOING):
+        problem = undo_problem(command, entry)
+        if problem is not None or state is RunState.COMPENSATING:
+            return problem
     if state is RunState.PAUSED and command.action is not CommandAction.DISCARD:
         return f"run {t.run_id!r} is paused: resume it first, then {command.action} {task_id!r}"
-    if state is RunState.COMPENSATING and command.action is not CommandAction.DISCARD:
-        return _undo_problem(entry)
-    if state not in (*_OPEN, RunState.COMPENSATING):
+    if state not in _OPEN:
         return f"run {t.run_id!r} is {state}: its dead letters are closed with it"
     return None
-
-
-def _undo_problem(entry: TaskEntry) -> str | None:
-    if entry.row.attempt:
-        return None
-    return (
-        f"{entry.row.task_id!r} cannot be tried again: its input could not be made when that which"
-        " it undoes succeeded, and would not be now; undo it by hand, and discard this"
-    )
 
 
 def _not_again(t: Transition, command: Command, task_id: str, now: TaskState) -> str:
@@ -151,6 +144,8 @@ def retry_task(t: Transition, command: Command) -> None:
 
 def _ruling_problem(t: Transition, command: Command, task_id: str, state: RunState) -> str | None:
     past = _PAST[command.action]
+    if task_id.startswith(UNDOING):
+        return f"{task_id!r} undoes what was done: it can be replayed or discarded, not {past}"
     if state not in _OPEN:
         return f"run {t.run_id!r} is {state}: nothing of it can be {past} any more"
     entry = t.task(task_id)
@@ -179,7 +174,7 @@ def _unknown(t: Transition, task_id: str) -> str:
             f" `holdfast run show {t.run_id} --items {base}`, or name {base!r} for all of it"
         )
     hint = did_you_mean(task_id, t.graph.nodes)
-    return f"run {t.run_id!r} has no task {task_id!r}{hint}: see `holdfast run show {t.run_id}`"
+    return f"run {t.run_id!r} has no task {task_id!r}{hint} (`holdfast run show {t.run_id}`)"
 
 
 def _closed_problem(t: Transition, entry: TaskEntry, past: str) -> str | None:
@@ -264,6 +259,9 @@ def rule(t: Transition, command: Command) -> None:
 def _at_once(t: Transition, node: Node, entry: TaskEntry, *, begun: bool) -> None:
     ended = cut(t, entry, FailureKind.CANCELLED)
     t.scope.lists.forget(t.run_id, ended.row.task_id)
+    if node.over is not None and ended.row.task_id == node.id:
+        maps.close_chunks(t, node)  # what it held is nobody's any more
+        forget_fold(t, node)
     if not begun:
         joins.drop_losers(t, [node.id])  # those that it alone has waited for
     after_end(t, node, ended)

@@ -14,6 +14,7 @@ from holdfast.coordinator.engine.run.ending import settle
 from holdfast.coordinator.engine.run.failing import fail_attempt, failure_of
 from holdfast.coordinator.engine.run.folding import is_fold
 from holdfast.coordinator.engine.run.inner import inner_ended
+from holdfast.coordinator.engine.run.restarting import begin_anew
 from holdfast.coordinator.engine.run.rows import copy_task, crowded, next_task, touch_task
 from holdfast.coordinator.engine.run.ruling import end_ruled
 from holdfast.coordinator.engine.run.starting import advance, fail_node, go_on_parts
@@ -56,6 +57,8 @@ def on_result(t: Transition, result: TaskResult, *, buried: bool = False) -> Non
         after = end_ruled(t, entry)  # whatever it says: somebody has said otherwise before
     elif result.outcome is Outcome.SUCCEEDED:
         after = _succeed(t, entry, result)
+    elif entry.restarting and not t.ending:
+        after = begin_anew(t, entry)
     elif result.outcome is Outcome.CANCELLED:
         after = _cancelled(t, node, entry)
     else:
@@ -147,6 +150,7 @@ def _told(entry: TaskEntry, result: TaskResult) -> TaskEntry:
     row.steps = result.steps
     row.resumes = result.resumes
     row.instance = result.instance
+    row.build_id = result.build_id
     row.started_ms = result.started_ms
     row.finished_ms = result.finished_ms
     return told

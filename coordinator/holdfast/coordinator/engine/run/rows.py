@@ -134,6 +134,7 @@ def copy_task_row(row: TaskRow) -> TaskRow:
         row.version,
         row.child,
         row.ruling,
+        row.build_id,
     )
 
 
@@ -154,6 +155,8 @@ def copy_task(entry: TaskEntry) -> TaskEntry:
         entry.joined,
         entry.reduced,
         entry.ruled_output,
+        entry.journal_from,
+        entry.restarting,
     )
 
 

@@ -7,8 +7,10 @@ is only the sign that it is over. Else a result on its way could overrule the pe
 
 from __future__ import annotations
 
+from holdfast.coordinator.engine.run.failing import mark_steps
 from holdfast.coordinator.engine.run.rows import crowded, next_task
 from holdfast.coordinator.engine.run.transition import Transition
+from holdfast.coordinator.engine.run.undoing import note_success
 from holdfast.schemas.records import EventType, Ruling, RulingAction, TaskEntry, TaskState
 
 __all__ = ["end_ruled", "skip_task", "told_ruling"]
@@ -32,7 +34,9 @@ def end_ruled(t: Transition, entry: TaskEntry) -> TaskEntry:
     ruling = entry.row.ruling
     assert ruling is not None, f"{entry.row.task_id} has no ruling"
     if ruling.action is RulingAction.SKIP:
+        mark_steps(t, entry.row.task_id)
         return skip_task(t, entry, told_ruling(ruling))
+    note_success(t, entry, entry.ruled_output, whole=False)
     after = next_task(t.run_id, entry, TaskState.SUCCEEDED)
     after.row.output = entry.ruled_output
     if crowded(after.row.input, after.row.output):

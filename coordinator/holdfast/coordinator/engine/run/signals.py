@@ -33,7 +33,7 @@ _NUMBER_DIGITS = 20
 
 def _kept(t: Transition) -> Iterator[tuple[str, SignalEntry]]:
     """Yield the signals of a run in the order in which they came."""
-    for name in sorted(n for n in t.overlay.names() if n.startswith(SIGNALS)):
+    for name, _ in sorted(t.overlay.members(SIGNALS, "")):
         entry = t.overlay.get(name)
         if isinstance(entry, SignalEntry):
             yield name, entry

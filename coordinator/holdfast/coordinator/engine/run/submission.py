@@ -22,7 +22,7 @@ from holdfast.schemas.records import (
     Submission,
 )
 
-__all__ = ["on_submission"]
+__all__ = ["on_submission", "refuse"]
 
 
 def on_submission(
@@ -35,7 +35,7 @@ def on_submission(
     elif marker is not None:
         _answer(t, submission, marker.input_hash, marker.state, marker.events_from)
     elif arrival.problem is not None:
-        _refuse(t, submission, arrival.problem)
+        refuse(t, submission, arrival.problem)
     else:
         _start(t, arrival, submission)
 
@@ -58,7 +58,8 @@ def _answer(
     )
 
 
-def _refuse(t: Transition, submission: Submission, reason: str) -> None:
+def refuse(t: Transition, submission: Submission, reason: str) -> None:
+    """Make no run of a submission; whoever waits for its end hears of it."""
     t.emit_note(EventType.RUN_REFUSED, reason)
     _tell(t, submission, reason)
     t.report(submission.source, None)
@@ -75,12 +76,12 @@ def _start(t: Transition, arrival: Arrival, submission: Submission) -> None:
     try:
         graph = t.scope.graphs.get(submission.plan)
     except HoldfastError as error:
-        _refuse(t, submission, str(error))
+        refuse(t, submission, str(error))
         return
     unknown = sorted(set(submission.reused) - set(graph.nodes))
     if unknown:
         what = f"results to be reused name task {unknown[0]!r}, which the plan does not have"
-        _refuse(t, submission, what)
+        refuse(t, submission, what)
         return
     t.scope.lists.forget_run(t.run_id)
     start_ms = _start_ms(t, submission)
@@ -97,7 +98,7 @@ def _start(t: Transition, arrival: Arrival, submission: Submission) -> None:
             reply_key=arrival.record_key,
             events_from=arrival.events_from,
             reused=submission.reused,
-            timer_ms=min(filter(None, (start_ms, deadline)), default=None),
+            timer_ms=min((each for each in (start_ms, deadline) if each is not None), default=None),
             parent=submission.parent,
             source=submission.source,
         ),

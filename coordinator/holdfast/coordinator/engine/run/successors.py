@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast.coordinator.engine.effects import Tell
-from holdfast.coordinator.engine.run.children import SUCCESSOR_MARK, plan_hash
+from holdfast.coordinator.engine.run.children import SUCCESSOR_MARK, known_to, plan_hash
 from holdfast.coordinator.engine.run.transition import Transition
 from holdfast.coordinator.engine.templates import Template
 from holdfast.schemas.codec import encode_json
@@ -23,10 +23,10 @@ from holdfast.schemas.records import (
     EventType,
     Marker,
     Payload,
+    RunEntry,
     Submission,
 )
 from holdfast.schemas.resolution import render_order_key
-from holdfast.schemas.schedules import SCHEDULE_PREFIX
 
 __all__ = ["Successor", "find_successor", "next_id", "pass_on", "submit_successor"]
 
@@ -93,22 +93,28 @@ def submit_successor(t: Transition, successor: Successor) -> None:
     """Submit it, and let the run that waits for this one wait for it."""
     t.tell(successor.key, successor.run_id, successor.submission)
     parent = t.run.parent
-    # A schedule knows its runs by their first id, and is told of the end of the last.
-    if parent is None or parent.run_id.startswith(SCHEDULE_PREFIX):
+    if parent is None:
         return
-    word = ChildEnded(t.run_id, parent.task_id, parent.name, parent.key, None, None)
+    word = ChildEnded(
+        known_to(parent, t.run_id), parent.task_id, parent.name, parent.key, None, None
+    )
     word.successor, word.successor_key = successor.run_id, successor.key
     envelope = CoordinatorEnvelope(parent.run_id, t.now_ms, word)
     t.effects.append(Tell(parent.reply_key, envelope))
 
 
-def pass_on(t: Transition, command: Command, marker: Marker) -> bool:
-    """Give a cancel on to the run that followed, if there is one: who gave it means them all."""
+def pass_on(t: Transition, command: Command, marker: Marker | None) -> bool:
+    """Give a cancel on to the run that followed, if there is one: who gave it means them all.
+
+    The closed run itself may still be there: to remove its records may take many events.
+    """
     if command.action is not CommandAction.CANCEL:
         return False
-    if marker.successor is None or marker.successor_key is None:
+    known = t.overlay.get("")
+    closed = known.row if isinstance(known, RunEntry) else marker
+    if closed is None or closed.successor is None or closed.successor_key is None:
         return False
-    t.tell(marker.successor_key, marker.successor, command)
-    told = f"run {t.run_id!r} goes on as {marker.successor!r}, which is told"
+    t.tell(closed.successor_key, closed.successor, command)
+    told = f"run {t.run_id!r} goes on as {closed.successor!r}, which is told"
     t.emit_note(EventType.COMMAND_ACCEPTED, told, command)
     return True

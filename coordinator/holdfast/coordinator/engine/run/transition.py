@@ -25,7 +25,7 @@ from holdfast.coordinator.engine.graphs import Graphs
 from holdfast.coordinator.engine.limits import EngineLimits
 from holdfast.coordinator.engine.run.lists import EvaluatedLists, item_input
 from holdfast.coordinator.engine.run.rows import copy_task_row, crowded, next_run, touch_run
-from holdfast.coordinator.engine.state import CALLED, PLANS, UNDOING, Overlay
+from holdfast.coordinator.engine.state import EVERY, PLANS, UNDOING, Overlay
 from holdfast.coordinator.engine.templates import MappingFailed, Template
 from holdfast.coordinator.engine.values import Values
 from holdfast.schemas.errors import HoldfastError
@@ -186,8 +186,7 @@ class Transition:
 
     def count_all(self, states: Iterable[TaskState]) -> int:
         """Return how many tasks, items too, are in one of `states`."""
-        wanted = tuple(states)
-        return sum(self.count(wanted, group) for group in ("", CALLED, UNDOING, *self.graph.maps))
+        return self.count(states, EVERY)
 
     def room(self) -> int:
         """Return how many more records this event may make."""
@@ -265,8 +264,11 @@ class Transition:
 
     def emit_change(self, revision: PlanRevision, message: str) -> None:
         """Say what became of the plan."""
-        kind = EventType.PLAN_CHANGED
-        event = Event(self.run_id, kind, self.now_ms, self.cause, self.run.row, None, message)
+        kind, row = EventType.PLAN_CHANGED, self.run.row
+        if crowded(row.input, revision.change.encode()):
+            row = touch_run(self.run).row
+            row.version, row.input = self.run.row.version, None  # it stands in the rows before
+        event = Event(self.run_id, kind, self.now_ms, self.cause, row, None, message)
         event.revision = revision
         self._emit(event)
 
@@ -332,7 +334,7 @@ class Transition:
 
     def send_task(self, node: Node, row: TaskRow, payload: Payload) -> None:
         """Hand an attempt to its agent."""
-        run = self.run
+        run, entry = self.run, self.task(row.task_id)
         envelope = TaskEnvelope(
             run_id=self.run_id,
             task_id=row.task_id,
@@ -347,6 +349,7 @@ class Transition:
             timeout_ms=node.timeout_ms,
             deadline_ms=None if self.compensating else run.row.deadline_ms,
             progress_timeout_ms=node.progress_timeout_ms,
+            journal_from=0 if entry is None else entry.journal_from,
         )
         self.effects.append(SendTask(row.agent, self.record_key(row), envelope))
 

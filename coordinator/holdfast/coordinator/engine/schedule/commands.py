@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import islice
 
 from holdfast.coordinator.engine.inputs import Arrival
-from holdfast.coordinator.engine.schedule.firing import fire, fire_due, go_on
+from holdfast.coordinator.engine.schedule.firing import fire, fire_due, go_on, rendered
 from holdfast.coordinator.engine.schedule.transition import ScheduleTransition
 from holdfast.schemas.errors import HoldfastError, ScheduleError
 from holdfast.schemas.records import (
@@ -30,6 +30,7 @@ from holdfast.schemas.schedules import (
     bounded_after,
     check_moment,
     check_spec,
+    scheduled_run_id,
     spec_times,
 )
 
@@ -89,6 +90,12 @@ def _checked(t: ScheduleTransition, arrival: Arrival, spec: ScheduleSpec, plan: 
     following = bounded_after(spec, t.now_ms)
     if following is None:
         raise ScheduleError("it is never due any more: no time of it lies before its end")
+    run_id = scheduled_run_id(t.name, following)
+    first = Firing(following, run_id, FiringCause.TIME, FiringOutcome.STARTED, t.now_ms)
+    try:
+        rendered(t.name, spec, plan, first)  # what cannot be rendered now, never can
+    except HoldfastError as error:
+        raise ScheduleError(f"its run of {run_id} could not be submitted: {error}") from error
     return following
 
 
@@ -200,7 +207,8 @@ def _trigger(
 ) -> None:
     made = hashlib.sha256(command.command_id.encode()).hexdigest()[:12]
     run_id = f"{t.name}-trigger-{made}"
-    if any(firing.run_id == run_id for firing in t.row.firings):
+    shown = any(firing.run_id == run_id for firing in t.row.firings)
+    if shown or t.open_firing(run_id) is not None:
         t.answer(EventType.SCHEDULE_TRIGGERED, f"run {run_id} was asked for before", told)
         return
     policy = command.overlap or t.row.spec.overlap

@@ -26,6 +26,7 @@ from holdfast.schemas.records import (
     Outcome,
     OverlapPolicy,
     Parent,
+    ScheduleSpec,
     ScheduleState,
     Submission,
 )
@@ -38,12 +39,14 @@ from holdfast.schemas.schedules import (
     spec_times,
 )
 
-__all__ = ["OPEN_RUNS_MAX", "fire", "fire_due", "go_on", "on_ended"]
+__all__ = ["OPEN_RUNS_MAX", "fire", "fire_due", "go_on", "on_ended", "rendered"]
 
 OPEN_RUNS_MAX = 100
 """Of one schedule, those of backfills apart: it is deleted in one event."""
 MISSED_COUNTED_MAX = 1_000
 """A longer outage is not counted to its end."""
+STARTS_PER_EVENT = 50
+"""Due times of backfills that one event deals with; what is left goes on in the next."""
 MESSAGE_CHARS_MAX = 500
 _OUTCOMES = {
     Outcome.SUCCEEDED: FiringOutcome.SUCCEEDED,
@@ -159,7 +162,7 @@ def _cancel_open(t: ScheduleTransition, firing: Firing) -> None:
     for entry in _open(t):
         if entry.cancel_sent:
             continue
-        run_id = entry.firing.run_id
+        run_id = entry.open_run_id or entry.firing.run_id
         t.put_firing(replace(entry, cancel_sent=True))
         t.tell(
             entry.record_key,
@@ -180,12 +183,7 @@ def _start(t: ScheduleTransition, firing: Firing) -> FiringOutcome:
     row, plan = t.row, t.entry.plan
     firing = replace(firing, outcome=FiringOutcome.STARTED, at_ms=t.now_ms, message="")
     try:
-        value = render_schedule_input(row.spec, t.name, firing.scheduled_ms, firing.run_id)
-        data = encode_json(value)
-        order_key = row.spec.order_key
-        if order_key is None:
-            template = ResolvedPlan.from_json(plan).plan.order_key
-            order_key = render_order_key(template, {"input": value})
+        data, order_key = rendered(t.name, row.spec, plan, firing)
     except HoldfastError as error:
         return _refuse(t, firing, f"its run cannot be submitted: {error}")
     key = order_key or firing.run_id
@@ -208,6 +206,16 @@ def _start(t: ScheduleTransition, firing: Firing) -> FiringOutcome:
     return FiringOutcome.STARTED
 
 
+def rendered(name: str, spec: ScheduleSpec, plan: str, firing: Firing) -> tuple[bytes, str | None]:
+    """Return input (JSON) and order key of a due time's run; raises `HoldfastError`."""
+    value = render_schedule_input(spec, name, firing.scheduled_ms, firing.run_id)
+    data = encode_json(value)
+    if spec.order_key is not None:
+        return data, spec.order_key
+    template = ResolvedPlan.from_json(plan).plan.order_key
+    return data, render_order_key(template, {"input": value})
+
+
 def _refuse(t: ScheduleTransition, firing: Firing, why: str) -> FiringOutcome:
     message = why[:MESSAGE_CHARS_MAX]
     refused = replace(firing, outcome=FiringOutcome.REFUSED, ended_ms=t.now_ms, message=message)
@@ -222,15 +230,15 @@ def on_ended(t: ScheduleTransition, ended: ChildEnded) -> None:
         ignored = f"run {ended.child_run_id} has ended: no due time of the schedule waits for it"
         t.answer(EventType.RESULT_IGNORED, ignored, None)
         return
-    t.overlay.put(FIRINGS + ended.child_run_id, None)
     if ended.successor is not None:
-        # It goes on as another run: the firing ends with the last of them.
-        firing = replace(entry.firing, run_id=ended.successor)
-        t.put_firing(FiringEntry(firing, ended.successor_key or ended.successor))
-        t.rename(entry.firing, firing)
+        # The firing keeps its name, and ends with the last of the row: what is told to its run is
+        # told to this one. A cancel that was sent to the one before is given on by that.
+        key = ended.successor_key or ended.successor
+        t.put_firing(replace(entry, record_key=key, open_run_id=ended.successor))
         what = f"{ended.child_run_id} goes on as {ended.successor}"
-        t.say(EventType.SCHEDULE_RUN_CONTINUED, what, firing=firing)
+        t.say(EventType.SCHEDULE_RUN_CONTINUED, what, firing=entry.firing)
         return
+    t.overlay.put(FIRINGS + ended.child_run_id, None)
     outcome = FiringOutcome.REFUSED if ended.outcome is None else _OUTCOMES[ended.outcome]
     message = "" if ended.failure is None else ended.failure.message[:MESSAGE_CHARS_MAX]
     firing = replace(entry.firing, outcome=outcome, ended_ms=t.now_ms, message=message)
@@ -244,8 +252,11 @@ def go_on(t: ScheduleTransition) -> None:
     if entry.queued is not None and not t.open_runs() and t.row.state is not ScheduleState.PAUSED:
         queued, entry.queued = entry.queued, None
         _start(t, queued)
-    while entry.backfills and t.open_runs(backfills=True) < entry.backfills[0].parallel:
+    for _ in range(STARTS_PER_EVENT):
+        if not entry.backfills or t.open_runs(backfills=True) >= entry.backfills[0].parallel:
+            return
         _backfill(t)
+    t.more = bool(entry.backfills)  # runs that are refused leave room for the next at once
 
 
 def _backfill(t: ScheduleTransition) -> None:

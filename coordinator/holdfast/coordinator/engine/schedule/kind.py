@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from holdfast.coordinator.engine.effects import Reaction
-from holdfast.coordinator.engine.inputs import Arrival, Broken, Input, TimerDue
+from holdfast.coordinator.engine.inputs import Arrival, Broken, Continuation, Input, TimerDue
 from holdfast.coordinator.engine.schedule.commands import on_command
-from holdfast.coordinator.engine.schedule.firing import fire_due, on_ended
+from holdfast.coordinator.engine.schedule.firing import fire_due, go_on, on_ended
 from holdfast.coordinator.engine.schedule.transition import ScheduleTransition
 from holdfast.coordinator.engine.state import FIRINGS, Overlay
 from holdfast.schemas.records import (
@@ -41,8 +41,10 @@ class ScheduleKind:
             _break(t, input_)
         elif isinstance(input_, TimerDue) and input_.name == "":
             _due(t)
+        elif isinstance(input_, Continuation):
+            _continue(t)
         t.finish()
-        return Reaction(input_.entity, overlay, {}, t.effects)
+        return Reaction(input_.entity, overlay, {}, t.effects, more=t.more)
 
 
 def _cause(input_: Input) -> Cause | None:
@@ -72,6 +74,13 @@ def _due(t: ScheduleTransition) -> None:
         fire_due(t)
 
 
+def _continue(t: ScheduleTransition) -> None:
+    """Every restored schedule is asked: one that has nothing left stays as it is."""
+    entry = t.overlay.get("")
+    if isinstance(entry, ScheduleEntry) and (entry.backfills or entry.queued is not None):
+        go_on(t)
+
+
 def _break(t: ScheduleTransition, broken: Broken) -> None:
     """What an input led to cannot be written: it is refused, or the schedule stands still.
 
@@ -82,7 +91,7 @@ def _break(t: ScheduleTransition, broken: Broken) -> None:
     if isinstance(body, ScheduleCommand) or not t.known:
         t.answer(EventType.SCHEDULE_REFUSED, reason, None)
         return
-    if isinstance(body, ChildEnded):
+    if isinstance(body, ChildEnded) and body.successor is None:
         t.overlay.put(FIRINGS + body.child_run_id, None)
     row = t.row
     row.note = f"it cannot go on: {reason}"

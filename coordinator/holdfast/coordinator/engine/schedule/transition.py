@@ -40,6 +40,8 @@ class ScheduleTransition:
         self.now_ms = now_ms
         self.cause = cause
         self.effects: list[Effect] = []
+        self.more = False
+        """Whether there is work left for which this event had no room."""
         self._entry: ScheduleEntry | None = None
 
     @property
@@ -101,13 +103,8 @@ class ScheduleTransition:
         shown.append(firing)
         del shown[:-FIRINGS_KEPT]
 
-    def rename(self, before: Firing, after: Firing) -> None:
-        """Show a firing's run under another id."""
-        shown = self.row.firings
-        self.row.firings = [after if each == before else each for each in shown]
-
     def put_firing(self, entry: FiringEntry) -> None:
-        """Set one of its open runs."""
+        """Set one of its open runs, under the id that it was started by."""
         self.overlay.put(FIRINGS + entry.firing.run_id, entry)
 
     def say(
@@ -153,9 +150,9 @@ class ScheduleTransition:
 
     def drop(self) -> None:
         """Take back what was decided: an error came up in the middle of it."""
-        self.overlay.changes.clear()
-        self.overlay.tally.clear()
+        self.overlay.clear()
         self.effects.clear()
+        self.more = False
         self._entry = None
 
     def finish(self) -> None:

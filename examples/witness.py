@@ -1,7 +1,7 @@
-"""An outside witness of what ran: each step's body writes one line before it does anything else.
+"""An outside witness of what the examples ran: each step's body writes one line before all else.
 
-The journal says what was committed; this file says what was executed, by whom and when. Tests that
-kill agents compare the two. Off unless ``HOLDFAST_AUDIT_WITNESS`` names a file.
+The journal says what was committed; this file says what was executed, by whom and when. Tests and
+demos that kill processes compare the two. Off unless ``HOLDFAST_EXAMPLE_WITNESS`` names a file.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from holdfast.agents import Context
 
 __all__ = ["VARIABLE", "witnessed"]
 
-VARIABLE = "HOLDFAST_AUDIT_WITNESS"
+VARIABLE = "HOLDFAST_EXAMPLE_WITNESS"
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def witnessed(ctx: Context, subject: str, body: Callable[P, R]) -> Callable[P, R]:
+def witnessed(ctx: Context, subject: str, body: Callable[P, R], key: str = "") -> Callable[P, R]:
     """``body``, which first writes down that it runs, on ``subject``, for this task's attempt.
 
-    One JSON object a line: step, file, run, task, attempt, pid, at (seconds since 1970).
+    ``key``: that of the step. One JSON object a line: step, key, file, run, task, attempt, pid, at
+    (seconds since 1970).
     """
     witness = os.environ.get(VARIABLE)
     if not witness:
@@ -36,6 +37,7 @@ def witnessed(ctx: Context, subject: str, body: Callable[P, R]) -> Callable[P, R
     def seen(*args: P.args, **kwargs: P.kwargs) -> R:
         line = {
             "step": body.__name__,
+            "key": key,
             "file": subject,
             "run": ctx.run_id,
             "task": ctx.task_id,

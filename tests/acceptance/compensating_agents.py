@@ -1,0 +1,73 @@
+"""Agents that charge and give back: every movement is written to a ledger outside."""
+
+from __future__ import annotations
+
+import asyncio
+
+from pydantic import BaseModel
+
+from holdfast.agents import Agent, Context, Fatal, Retry
+from holdfast.schemas import Plan
+from tests.acceptance.agents import witness
+
+SEATS = 6
+"""Items of the map in each run."""
+
+till = Agent("till", concurrency=4)
+
+
+class Order(BaseModel):
+    what: str
+    amount: int
+
+
+class Paid(BaseModel):
+    what: str
+    amount: int
+
+
+async def move(run_id: str, what: str, amount: int, *, idempotency_key: str) -> int:
+    """Move money: a line with the key, by which the ledger knows a movement that comes twice."""
+    witness("ledger", idempotency_key, run_id, what, str(amount))
+    await asyncio.sleep(0.1)
+    return amount
+
+
+@till.task
+async def charge(ctx: Context, order: Order) -> Paid:
+    """Charge."""
+    await ctx.effect("move", move, ctx.run_id, order.what, order.amount, idempotent=True)
+    return Paid(what=order.what, amount=order.amount)
+
+
+@till.task(retry=Retry(attempts=5, initial_s=0.1))
+async def refund(ctx: Context, paid: Paid) -> None:
+    """Give back; the first attempt of some fails."""
+    if ctx.attempt == 1 and paid.what.endswith("2"):
+        raise ConnectionError("the bank is busy")
+    await ctx.effect("move", move, ctx.run_id, paid.what, -paid.amount, idempotent=True)
+
+
+@till.task(retry=Retry(attempts=1))
+async def give_up(ctx: Context, order: Order) -> None:
+    """What makes the run fail."""
+    raise Fatal("no seats left")
+
+
+def saga() -> Plan:
+    """Return a plan that charges for eight things, and then fails."""
+    plan = Plan("saga")
+    hotel = plan.task("hotel", charge, what="hotel", amount=70, compensate=refund)
+    seats = plan.map(
+        "seats",
+        charge,
+        over=[f"seat-{n}" for n in range(SEATS)],
+        what=Plan.item,
+        amount=10,
+        after=[hotel],
+        max_parallel=3,
+        compensate=refund,
+    )
+    car = plan.task("car", charge, what="car", amount=30, after=[seats], compensate=refund)
+    plan.task("end", give_up, what="end", amount=0, after=[car])
+    return plan
