@@ -48,14 +48,21 @@ async def refund(ctx: Context, paid: Paid) -> None:
     await ctx.effect("move", move, ctx.run_id, paid.what, -paid.amount, idempotent=True)
 
 
+async def drink(run_id: str) -> Paid:
+    """A step of a handler that fails."""
+    witness("ledger", f"{run_id}/bar", run_id, "bar", "5")
+    return Paid(what="bar", amount=5)
+
+
 @till.task(retry=Retry(attempts=1))
 async def give_up(ctx: Context, order: Order) -> None:
-    """What makes the run fail."""
+    """What makes the run fail, after a step that has charged too."""
+    await ctx.step("bar", drink, ctx.run_id, compensate=refund)
     raise Fatal("no seats left")
 
 
 def saga() -> Plan:
-    """Return a plan that charges for eight things, and then fails."""
+    """Return a plan that charges for nine things, the last one in the step of a task that fails."""
     plan = Plan("saga")
     hotel = plan.task("hotel", charge, what="hotel", amount=70, compensate=refund)
     seats = plan.map(

@@ -42,16 +42,14 @@ class Admission:
     def admit(self, entry: Entry) -> list[Passage] | None:
         """Return the passages of a task that is about to start; None: it is kept back."""
         assert entry.envelope is not None
-        passages: list[Passage] = []
-        for gate in self._gates.get(entry.envelope.task, ()):
-            passage = gate.try_enter()
-            if passage is None:
-                for taken in passages:
-                    taken.gate.left(taken)
+        gates = self._gates.get(entry.envelope.task, ())
+        # All are asked before one is entered. A trial that is given back is a change, which lines
+        # up what is kept back, which would take it, and give it back: for ever, in no time.
+        for gate in gates:
+            if not gate.would_enter():
                 self._hold(entry, gate)
                 return None
-            passages.append(passage)
-        return passages
+        return [passage for gate in gates if (passage := gate.try_enter()) is not None]
 
     def look_again(self) -> None:
         """Line up what was kept back, if a breaker has changed since."""

@@ -164,15 +164,22 @@ class Circuit:
         """
         if self.state is BreakerState.CLOSED:
             return Pass(self._generation, trial=False)
-        if self._trial is not None or self.state is BreakerState.OPEN:
-            assert self.until_s is not None, "it is not closed"
-            if at_s < self.until_s:
-                return None
+        if not self.would_admit(at_s):
+            return None
         if self.state is BreakerState.OPEN:
             self._move(BreakerState.HALF_OPEN)
         self._trial = Pass(self._generation, trial=True)
         self.until_s = at_s + self.breaker.open_s
         return self._trial
+
+    def would_admit(self, at_s: float) -> bool:
+        """Tell whether `admit` would let a call through; changes nothing."""
+        if self.state is BreakerState.CLOSED:
+            return True
+        if self._trial is None and self.state is BreakerState.HALF_OPEN:
+            return True
+        assert self.until_s is not None, "it is not closed"
+        return at_s >= self.until_s
 
     def on_trial(self, passed: Pass) -> bool:
         """Tell whether the circuit waits for what comes of this call."""

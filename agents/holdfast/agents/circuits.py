@@ -97,6 +97,10 @@ class Gate:
         self._look_again()
         return Passage(self, passed)
 
+    def would_enter(self) -> bool:
+        """Tell whether `try_enter` would let a call through now; changes nothing."""
+        return self.circuit.would_admit(self._now_s())
+
     def refused(self) -> None:
         """A call or a task has to wait: count it."""
         self._metrics.refused.inc()
@@ -236,6 +240,7 @@ class Circuits:
         self._gates: dict[str, Gate] = {}
         self.held: dict[str, int] = {}
         """How many tasks are not started because of a breaker, by its name."""
+        self._told = True
         self.changes = 0
         """How often something has changed: what was kept back is to be looked at again."""
 
@@ -264,4 +269,10 @@ class Circuits:
     def _on_change(self) -> None:
         self.changes += 1
         # Not at once: who says what came of a call may be in the middle of ending its attempt.
-        asyncio.get_running_loop().call_soon(self._changed)
+        if self._told:
+            self._told = False
+            asyncio.get_running_loop().call_soon(self._tell)
+
+    def _tell(self) -> None:
+        self._told = True
+        self._changed()

@@ -101,8 +101,7 @@ class Execution:
         self._interrupt: Interrupt | None = None
         self._task: asyncio.Task[Any] | None = None
         self._loop = asyncio.get_running_loop()
-        self.bodies = 0
-        """How many functions of steps and effects run now."""
+        self._procedures: set[Procedure] = set()
         self._threads: set[asyncio.Future[Any]] = set()
         self._requests: set[concurrent.futures.Future[Any]] = set()
         self._started_ms = tools.environment.now_ms()
@@ -131,6 +130,17 @@ class Execution:
     def _go_on(self) -> None:
         if self._interrupt is not None:
             raise asyncio.CancelledError  # it was caught once; the attempt is over all the same
+
+    @property
+    def under_way(self) -> int:
+        """How many steps, effects, asks and uses of `ctx.state` are under way: whether a function
+        of them runs, or their commit is awaited, or an answer."""
+        return len(self._procedures)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it was asked to end."""
+        return self._interrupt is not None
 
     @property
     def keeps_place(self) -> bool:
@@ -174,10 +184,9 @@ class Execution:
         if self._task is not None:
             self._task.cancel()
 
-    def stuck(self) -> Ending | None:
-        """Return the ending of an interrupted attempt whose body does not end."""
-        assert self._interrupt is not None
-        return self._ending_of_interrupt(self._interrupt)
+    def end_of_interrupt(self) -> Ending | None:
+        """Return how the attempt ends by what it was interrupted for; None: it does not."""
+        return None if self._interrupt is None else self._ending_of_interrupt(self._interrupt)
 
     def when_threads_end(self, callback: Callable[[], None]) -> None:
         """Call back once no thread works for this execution any more; at once if none does."""
@@ -336,8 +345,20 @@ class Execution:
             yield self._steps.mark(name)
         return new
 
+    def kept(self, name: str, kind: Any, default: Any) -> Procedure:
+        """See `State.get`."""
+        return (yield self.state_use.get(name, kind, default))
+
     async def drive(self, procedure: Procedure) -> Any:
         """Carry out a procedure on the loop."""
+        self._procedures.add(procedure)
+        try:
+            return await self._drive(procedure)
+        finally:
+            self._procedures.discard(procedure)
+            self._steps.ended()
+
+    async def _drive(self, procedure: Procedure) -> Any:
         value, error = None, None
         while True:
             try:
@@ -359,6 +380,15 @@ class Execution:
         Synchronous bodies run in this very thread: for a second one it might wait for ever, where
         all threads are held by handlers that wait likewise.
         """
+        self._procedures.add(procedure)
+        try:
+            return self._drive_in_thread(procedure)
+        finally:
+            self._procedures.discard(procedure)
+            if self._procedures:  # another thread of the handler waits, perhaps
+                self._loop.call_soon_threadsafe(self._steps.ended)
+
+    def _drive_in_thread(self, procedure: Procedure) -> Any:
         value, error = None, None
         while True:
             try:
@@ -375,12 +405,8 @@ class Execution:
                 error = raised
 
     def _body_in_thread(self, body: Body) -> Any:
-        self.bodies += 1
-        try:
-            value = body.call()
-            return self.on_loop(_await(value)) if inspect.isawaitable(value) else value
-        finally:
-            self.bodies -= 1
+        value = body.call()
+        return self.on_loop(_await(value)) if inspect.isawaitable(value) else value
 
     def _begin(self, call: StepCall | EffectCall) -> Begun:
         self._go_on()
@@ -390,14 +416,6 @@ class Execution:
 
     async def _body(self, body: Body) -> Any:
         await self._steps.rise()
-        self.bodies += 1
-        try:
-            return await self._call_body(body)
-        finally:
-            self.bodies -= 1
-            self._steps.ended()
-
-    async def _call_body(self, body: Body) -> Any:
         if is_async(body.function):
             return await body.call()
         value = await self._blocking(body.call)

@@ -312,7 +312,7 @@ class State:
         The same in each resume and attempt of the task, but for what this execution has set
         itself. Raises `StateMismatch`, `DefinitionError`.
         """
-        return await self._execution.state_use.get(name, kind, default)
+        return await self._execution.drive(self._execution.kept(name, kind, default))
 
     def set(self, name: str, value: Any, kind: Any = None) -> None:
         """Keep `value` under `name`, from the commit on that closes this attempt with success.
@@ -341,7 +341,7 @@ class SyncState:
 
     def get(self, name: str, kind: Any, default: Any = None) -> Any:
         """See `State.get`."""
-        return self._execution.on_loop(self._execution.state_use.get(name, kind, default))
+        return self._execution.drive_in_thread(self._execution.kept(name, kind, default))
 
     def set(self, name: str, value: Any, kind: Any = None) -> None:
         """See `State.set`."""

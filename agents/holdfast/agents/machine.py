@@ -18,6 +18,7 @@ from holdfast.agents.admission import Admission
 from holdfast.agents.agent_words import take_agent_word
 from holdfast.agents.breaker import Breaker
 from holdfast.agents.circuits import Circuits
+from holdfast.agents.committing import StepCommits
 from holdfast.agents.execution import Execution, Handler, Tools
 from holdfast.agents.interrupts import Interrupt
 from holdfast.agents.ledger import (
@@ -112,7 +113,7 @@ class AgentMachine:
         self._admission = Admission(
             setup.circuits, setup.breaker, setup.handlers, self._ledger.line_up
         )
-        self._waiters: dict[StepWrite, asyncio.Future[None]] = {}
+        self._commits = StepCommits(self._ledger, control.wake)
         self._progress = Progress()
         self._expire_at_ms = 0
         self._lost = False
@@ -216,9 +217,7 @@ class AgentMachine:
         if self._paused:
             self._setup.metrics.paused.dec()
             self._paused = False
-        for waiter in self._waiters.values():
-            waiter.cancel()
-        self._waiters.clear()
+        self._commits.close()
 
     # --- Claimant ------------------------------------------------------------------------------
 
@@ -325,6 +324,8 @@ class AgentMachine:
 
     def _replace(self, draft: Draft, error: Rejected | Unencodable) -> Change:
         """The bus does not take one of the records: what is written instead, always small."""
+        if isinstance(error, Rejected) and draft.shrink(error.record.key, str(error)):
+            return self._change(draft)
         instead = draft.refuse(str(error))
         if draft.entry is not None:
             self._runs.drop(draft.entry, _interrupt_for(str(error)))
@@ -335,9 +336,7 @@ class AgentMachine:
         self._share.measure(self.state.values, self.state.size_bytes)
         self._asleep.measure(self._ledger.book.asleep)
         for write in draft.steps:
-            waiter = self._waiters.pop(write, None)
-            if waiter is not None and not waiter.done():
-                waiter.set_result(None)
+            self._commits.settled(write)
             self._answered(draft, write)
         entry = draft.entry
         if _is_poison(draft):
@@ -450,15 +449,7 @@ class AgentMachine:
         record: Record | None = None,
     ) -> None:
         """Return once a step is committed, and `record` with it."""
-        if not run.live or self._lost or run.entry.phase is not Phase.RUNNING:
-            raise asyncio.CancelledError
-        write = self._ledger.write_step(run.entry, name, key, entry, record)
-        waiter = self._waiters[write] = asyncio.get_running_loop().create_future()
-        self._control.wake()
-        try:
-            await waiter
-        finally:
-            self._waiters.pop(write, None)
+        await self._commits.write(run, name, key, entry, record)
 
     def owns(self, order_key: str) -> bool:
         """Tell whether the slot is an order key's."""

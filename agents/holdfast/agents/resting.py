@@ -53,15 +53,21 @@ class Resting:
         self._runs = runs
         self._sleep_after_s = sleep_after_s
         self._rising: deque[Run] = deque()
-        self._rested: deque[tuple[Run, int]] = deque(maxlen=RESTING_MAX)
+        self._rested: dict[Run, None] = {}
+        runs.gone = self._forget
 
     async def answer(self, run: Run, name: str, key: str) -> StepEntry:
         """Return the answer to an ask of a run once it is journaled, and the run has a place."""
+        _check_live(run)
         answer = asyncio.get_running_loop().create_future()
         run.waits[name, key] = answer
         self.look_soon(run)
         try:
             await answer
+        except asyncio.CancelledError:
+            run.waits.pop((name, key), None)
+            await self._rise_cancelled(run)
+            raise
         finally:
             run.waits.pop((name, key), None)
         await self.rise(run)
@@ -73,6 +79,7 @@ class Resting:
 
         A run that was started as the trial makes its first call as such.
         """
+        _check_live(run)
         for held in run.passages:
             if held.gate is gate and gate.circuit.on_trial(held.passed):
                 return held
@@ -97,6 +104,8 @@ class Resting:
         except asyncio.CancelledError:
             if let_in.done() and not let_in.cancelled():
                 gate.left(let_in.result())
+            run.guards.discard(let_in)
+            await self._rise_cancelled(run)
             raise
         finally:
             run.guards.discard(let_in)
@@ -105,39 +114,53 @@ class Resting:
 
     def look_soon(self, run: Run) -> None:
         """Something has ended: perhaps all that is left are asks."""
-        if (run.waits or run.guards) and run.seat is not None:
+        if not run.waits and not run.guards:
+            return
+        if run.seat is not None:
             asyncio.get_running_loop().call_later(REST_AFTER_S, self._rest, run)
+        elif run.nap is None:
+            self._nap(run)  # it was about to fall asleep when something began
 
     def _rest(self, run: Run) -> None:
         execution, seat = run.execution, run.seat
-        waits: tuple[asyncio.Future[Any], ...] = (*run.waits.values(), *run.guards)
-        if not run.live or not waits or seat is None or execution is None:
+        if seat is None or execution is None or not _only_waits(run):
             return
-        if execution.bodies or any(wait.done() for wait in waits):
-            return
-        loop = asyncio.get_running_loop()
         if execution.keeps_place:
             kept_s = min(THREAD_KEPT_S, self._sleep_after_s)
+            waits = _waits(run)
+            loop = asyncio.get_running_loop()
             run.timers.append(loop.call_later(kept_s, self._end_thread, run, waits))
             return
         run.seat = None
         self._runs.stop_clock(run)
         self._places.rest(seat)
-        run.timers.append(loop.call_later(self._sleep_after_s, self._sleep, run, run.rests))
-        if len(self._rested) == RESTING_MAX:
-            self._sleep(*self._rested.popleft())  # does nothing if it has gone on since
-        self._rested.append((run, run.rests))
+        self._nap(run)
+        if len(self._rested) >= RESTING_MAX:
+            first = next(iter(self._rested))
+            del self._rested[first]
+            self._sleep(first)
+        self._rested[run] = None
+
+    def _nap(self, run: Run) -> None:
+        loop = asyncio.get_running_loop()
+        run.nap = loop.call_later(self._sleep_after_s, self._sleep, run)
 
     def _end_thread(self, run: Run, waits: tuple[asyncio.Future[Any], ...]) -> None:
         """Let a thread go that still waits for what it waited for."""
-        assert run.execution is not None, "it waits"
-        same = set(waits) == {*run.waits.values(), *run.guards}
-        if run.live and same and not run.execution.bodies and not any(w.done() for w in waits):
+        if set(waits) == set(_waits(run)) and _only_waits(run):
             self._drop(run)
 
-    def _sleep(self, run: Run, rests: int) -> None:
-        if run.live and run.seat is None and run.rests == rests and run.risen is None:
+    def _sleep(self, run: Run) -> None:
+        run.nap = None
+        if run.seat is None and run.risen is None and _only_waits(run):
             self._drop(run)
+
+    def _forget(self, run: Run) -> None:
+        """It rests no longer: it has a place, or has ended."""
+        self._rested.pop(run, None)
+        if run.nap is not None:
+            run.nap.cancel()
+            run.nap = None
 
     def _drop(self, run: Run) -> None:
         if run.guards:
@@ -151,8 +174,8 @@ class Resting:
         self._sleep_after_s = 0.0
         for run in list(self._runs):
             if run.waits:
-                self._sleep(run, run.rests)
-            if run.guards and run.execution is not None and not run.execution.bodies:
+                self._sleep(run)
+            if run.guards and run.execution is not None and _only_waits(run):
                 run.execution.interrupt(Interrupt())  # its attempt goes on at the next owner
 
     async def rise(self, run: Run) -> None:
@@ -166,6 +189,14 @@ class Resting:
             self._places.offer()
         await asyncio.shield(risen)  # several answers of one run may wait for the one place
 
+    async def _rise_cancelled(self, run: Run) -> None:
+        """What a handler waited for is cancelled, and it is not: its own time-out, say.
+
+        It goes on, so it needs a place, and its time runs.
+        """
+        if run.live and run.execution is not None and not run.execution.interrupted:
+            await self.rise(run)
+
     def take_place(self) -> bool:
         """Give a place to the first run that has its answer; False when there is none."""
         while self._rising:
@@ -173,9 +204,30 @@ class Resting:
             risen, run.risen = run.risen, None
             if risen is None or not run.live:
                 continue
-            run.rests += 1
+            self._forget(run)
             run.seat = self._places.rise(run.entry.name)
             self._runs.start_clock(run)
             risen.set_result(None)
+            self.look_soon(run)  # who asked for the place may be gone, and others wait on
             return True
         return False
+
+
+def _waits(run: Run) -> tuple[asyncio.Future[Any], ...]:
+    return (*run.waits.values(), *run.guards)
+
+
+def _only_waits(run: Run) -> bool:
+    """Whether all that is under way of a run waits for others, and none of it can go on.
+
+    A step whose commit is awaited goes on by itself: what its handler does then no answer brings.
+    """
+    waits = _waits(run)
+    if not run.live or run.execution is None or not waits:
+        return False
+    return run.execution.under_way == len(waits) and not any(wait.done() for wait in waits)
+
+
+def _check_live(run: Run) -> None:
+    if not run.live:
+        raise asyncio.CancelledError  # left behind by an attempt that is over: nobody would answer

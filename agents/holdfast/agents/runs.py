@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from holdfast.agents.circuits import Passage
 from holdfast.agents.execution import Execution
@@ -36,7 +37,8 @@ class Run:
     `seat` is None while it rests (see `resting`), `waits` are the asks that it waits for, `risen`
     is there while it has an answer and no place yet. `slept_on`: what it waited for when its body
     was dropped. `guards`: the breakers that it waits for; `passages`: what they have let through,
-    and what has no outcome yet.
+    and what has no outcome yet. `writes`: the commits that it waits for. `nap`: when it is to fall
+    asleep.
     """
 
     entry: Entry
@@ -48,7 +50,6 @@ class Run:
     reported: bool = False
     progressed_s: float = float("-inf")
     waits: dict[tuple[str, str], asyncio.Future[None]] = field(default_factory=dict)
-    rests: int = 0
     risen: asyncio.Future[None] | None = None
     slept_on: tuple[tuple[str, str], ...] | None = None
     left_s: float | None = None
@@ -56,6 +57,8 @@ class Run:
     heartbeat: Heartbeat | None = None
     guards: set[asyncio.Future[Passage]] = field(default_factory=set)
     passages: list[Passage] = field(default_factory=list)
+    writes: set[asyncio.Future[None]] = field(default_factory=set)
+    nap: asyncio.TimerHandle | None = None
 
     def moved(self, what: str) -> None:
         """It has made progress."""
@@ -76,6 +79,8 @@ class Runs:
         self._report = report
         self._bodies: dict[Run, None] = {}
         self._current: dict[Entry, Run] = {}
+        self.gone: Callable[[Run], None] = _nobody_cares
+        """Hears of each body that has ended."""
 
     def __len__(self) -> int:
         return len(self._bodies)
@@ -155,7 +160,16 @@ class Runs:
         run = self._current.pop(entry, None)
         if run is not None:
             run.reported = True
+            self._stay(run)
             self.interrupt(run, interrupt)
+
+    def _stay(self, run: Run) -> None:
+        """The attempt is over, its body is not: it takes a place, also if none is free.
+
+        Without one it would be taken for gone, and the next attempt begin beside it.
+        """
+        if run.seat is None and run.execution is not None:
+            run.seat = self._places.rise(run.entry.name)
 
     def stop_all(self) -> None:
         """The slot is given up: stop all bodies, and tell nobody of their ends."""
@@ -170,6 +184,9 @@ class Runs:
             execution.when_threads_end(partial(self._ended, run, ending))
 
     def _ended(self, run: Run, ending: Ending | None) -> None:
+        if ending is None and run.execution is not None:
+            # It was asked to end while its threads wound up for another reason.
+            ending = run.execution.end_of_interrupt()
         if not run.reported:
             run.reported = True
             self._report(run, ending)
@@ -180,6 +197,12 @@ class Runs:
         for timer in run.timers:
             timer.cancel()
         self._bodies.pop(run, None)
+        # What its handler has left behind must not wait for what nobody brings any more.
+        left: list[asyncio.Future[Any]] = [*run.waits.values(), *run.guards, *run.writes]
+        if run.risen is not None:
+            left.append(run.risen)
+        for future in left:
+            future.cancel()
         for passage in run.passages:
             passage.gate.left(passage)
         run.passages.clear()
@@ -189,11 +212,13 @@ class Runs:
             self._places.stand_up(run.seat)
         else:
             self._places.rested()
+        self.gone(run)
 
     def _outlived(self, run: Run) -> None:
         if run.reported or run.execution is None:
             return
         run.reported = True
+        self._stay(run)
         if run.seat is not None:
             run.seat.stuck = True
         logger.warning(
@@ -203,7 +228,11 @@ class Runs:
             run.attempt,
             GRACE_S,
         )
-        self._report(run, run.execution.stuck())
+        self._report(run, run.execution.end_of_interrupt())
+
+
+def _nobody_cares(run: Run) -> None:
+    """Nothing else is known of the bodies."""
 
 
 def _not_started(interrupt: Interrupt) -> Ending | None:

@@ -82,7 +82,7 @@ class StepJournal(GuardJournal, Protocol):
         ...
 
     def ended(self) -> None:
-        """A body has ended: perhaps only asks are left."""
+        """A step has ended: perhaps only asks are left."""
         ...
 
     @property

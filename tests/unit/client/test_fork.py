@@ -146,3 +146,11 @@ def test_retries_are_counted_from_the_first_run() -> None:
     assert retry_ids("audit.r7")[0] == "audit.r1"
     assert retry_ids("audit~3")[0] == "audit-3.r1"
     assert len(retry_ids("x" * 128)[-1]) <= 128
+
+
+@pytest.mark.parametrize("task_id", ["~7df5fd8fb224b4e9", "~7df5fd8fb224b4e97df5"])
+def test_what_handlers_called_and_what_reduced_is_not_taken_over(task_id: str) -> None:
+    """No plan has such a task: the coordinator would refuse the fork."""
+    fork = old(RunState.FAILED, done("top"), done(task_id))
+    assert set(fork.submission("ann", "r2").reused) == {"top"}
+    assert set(fork.submission_from("left", "ann", "r2").reused) == {"top"}

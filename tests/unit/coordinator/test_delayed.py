@@ -66,3 +66,13 @@ def test_a_deadline_at_its_start_ends_it() -> None:
     host.pass_time(2 * DAY_MS)
     assert host.last_run().type is EventType.RUN_FAILED
     assert host.sent == []
+
+
+def test_a_deadline_of_zero_is_one() -> None:
+    """Zero is a moment, and it has passed: not the same as no deadline."""
+    host = begun(replace(LATER, start_in_ms=None, deadline_ms=0))
+    host.pass_time(1)
+    last = host.last_run()
+    assert last.run is not None
+    assert last.run.state is not RunState.RUNNING
+    assert "deadline" in last.message or last.type is EventType.RUN_FAILING

@@ -156,3 +156,18 @@ def test_a_map_that_loses_lets_its_reducer_end():
     assert ended(host)[0] == "succeeded"
     fold = [e.task for e in host.events if e.task and e.task.task_id.startswith("~")]
     assert fold[-1].state == "cancelled"
+
+
+def test_a_map_that_waits_for_one_dead_item_says_so():
+    """Its reducer waits for that item, and it is as far ahead of its reducer as it may be."""
+    plan = Plan("fold", on_dead_letter="wait")
+    items = list(range(200))
+    plan.map("m", "a.item", over=items, n=Plan.item, reduce="b.fold", max_parallel=3)
+    host = Host(SMALL)
+    host.submit(resolved(plan))
+    host.work(lambda e: failing(0)(e) if e.task_id == "m.0" else folded(e))
+    assert sum(e.task != "fold" for _, e in host.sent) < 100, "it is not far ahead"
+    assert host.last_run().type == "run.waiting"
+    host.command(CommandAction.REPLAY, "m.0")
+    host.work(folded)
+    assert host.output() == {"sum": sum(range(200))}

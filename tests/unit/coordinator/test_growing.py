@@ -20,6 +20,7 @@ from holdfast.schemas.records import (
     EventType,
     PlanAsk,
     PlanRevision,
+    RunEntry,
     TaskState,
 )
 from holdfast.schemas.resolution import ResolvedPlan
@@ -367,3 +368,25 @@ def test_a_grown_graph_is_that_of_the_plan_with_its_changes() -> None:
         for n in whole.nodes.values()
     }
     assert plan.plan.tasks["report"].dropped == "skip"
+
+
+def test_a_change_of_the_plan_of_a_run_with_a_large_input_leaves_that_out_of_its_event() -> None:
+    host = begun()
+    entry = host.machine.state.entity("run/run-1").get("")
+    assert isinstance(entry, RunEntry)
+    entry.row.input = b"x" * 524_000
+    assert version(change(host, adding("new", word="w" * 1_000))) == 2
+    row = revisions(host)[-1].run
+    assert row is not None
+    assert (row.input, row.plan_version) == (None, 2)
+    kept = host.machine.state.entity("run/run-1").get("")
+    assert isinstance(kept, RunEntry)
+    assert (kept.row.input, kept.row.version) == (b"x" * 524_000, row.version)
+
+
+def test_a_change_beside_a_small_input_carries_it() -> None:
+    host = begun()
+    assert version(change(host, adding("new"))) == 2
+    row = revisions(host)[-1].run
+    assert row is not None
+    assert row.input is not None

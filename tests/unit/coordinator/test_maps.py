@@ -10,6 +10,7 @@ from holdfast.schemas.records import CommandAction, FailureKind, RunState
 from tests.unit.coordinator.host import Host, Raised, given, resolved
 
 SMALL = EngineLimits(records_per_event=40, chunk_items=4)
+SMALL_PARTS = EngineLimits(records_per_event=44, chunk_items=10, chunk_bytes=100)
 
 
 def mapped(reduce: bool = True, **settings) -> str:
@@ -230,6 +231,19 @@ def test_large_inputs_of_items_are_spread_over_several_records():
     assert len(parts) == 10
     host.work(lambda e: given(e)[-1:] if "." in e.task_id else given(e))
     assert host.output() == {"results": [str(number % 10) for number in range(20)]}
+
+
+@pytest.mark.parametrize("limits", [EngineLimits(chunk_bytes=100), SMALL_PARTS])
+def test_records_that_a_chunk_is_spread_over_are_counted(limits):
+    host = Host(limits)
+    host.settings = host.settings.model_copy(update={"batch_inputs": 1})
+    host.restart()
+    items = ["x" * 400 + str(number) for number in range(300)]
+    host.submit(mapped(max_parallel=300), {"items": items})
+    host.work(lambda e: given(e)[-1:] if "." in e.task_id else given(e))
+    assert host.output() == {"results": [str(number % 10) for number in range(300)]}
+    # The offset of an input, and the event's own.
+    assert max(map(len, host.commits)) <= limits.records_per_event
 
 
 def test_two_maps_one_over_the_results_of_the_other():

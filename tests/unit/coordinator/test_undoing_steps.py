@@ -202,3 +202,13 @@ def test_a_machine_that_dies_after_every_commit_undoes_the_same():
         host.work(handler)
         told.append(host.told())
     assert told[0] == told[1]
+
+
+def test_what_undoes_is_not_undone():
+    host = began()
+    host.work_one(handler)
+    host.pump()
+    note(host, next(e for _, e in host.tasks if e.task_id.startswith("!")), "back")
+    assert host.told()[-1] == "result.ignored"
+    host.work(handler)
+    assert given_back(host) == ["bad:two", "bad:one"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from holdfast.bus.port import TopicPartition
 from holdfast.coordinator.projection import (
     AskState,
@@ -211,3 +213,21 @@ async def test_a_run_that_was_there_before_is_nobodys_child(
     assert found is not None
     assert found.parent is None
     assert await projection.query(lambda c: list_children(c, "r1")) == []
+
+
+async def test_the_last_word_about_an_ask_counts(world: World, opened: OpenProjection) -> None:
+    """A run that is continued is waited for under another id, and a task that was restarted asks
+    anew under the same name; the journal has the newest of it, events tell the rest."""
+    await world.event(EventType.RUN_STARTED, run_row("r1", 1))
+    await world.journal(run_row("r1", 1))
+    await world.journal_part(f"ask/{CHILD.row().ask_id}", replace(CHILD, child="r1.00cd~1"))
+    await world.event(EventType.TASK_ASKED, ask=CHILD.row())
+    await world.event(EventType.TASK_ASKED, ask=replace(CHILD.row(), child="r1.00cd~1"))
+    projection = await caught_up(opened)
+    assert await texts(projection) == ["waits for run r1.00cd~1 (plan small)"]
+    await world.event(EventType.TASK_ANSWERED, ask=CHILD.row())
+    assert await projection.catch_up()
+    assert await texts(projection) == []
+    await world.event(EventType.TASK_ASKED, ask=CHILD.row())
+    assert await projection.catch_up()
+    assert await texts(projection) == ["waits for run r1.00cd (plan small)"]

@@ -451,12 +451,15 @@ def test_a_run_that_goes_on_as_another_is_one_firing(ground: Ground) -> None:
     ended = ChildEnded(first, "", "", "", None, None, successor=second, successor_key="k")
     ground.deliver(CoordinatorEnvelope(KEY, 1, ended), KEY)
     ground.pump()
+    assert ground.said()[-1] == "run_continued"
     ground.pass_time(60_000)
     assert ground.outcomes()[-1] is O.SKIPPED
-    ended = ChildEnded(second, "", "", "", None, None, outcome=Outcome.SUCCEEDED)
+    # The end of the last in the row is told under the id of the first.
+    ended = ChildEnded(first, "", "", "", None, None, outcome=Outcome.SUCCEEDED)
     ground.deliver(CoordinatorEnvelope(KEY, 1, ended), KEY)
     ground.pump()
     assert ground.row.open_runs == 0
+    assert ground.outcomes() == [O.SUCCEEDED, O.SKIPPED]
 
 
 @pytest.mark.parametrize("action", [ScheduleAction.PAUSE, ScheduleAction.UPDATE])

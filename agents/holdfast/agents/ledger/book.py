@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from holdfast.agents.ledger.entry import Entry, Phase
-from holdfast.agents.ledger.order import OrderKeys
+from holdfast.agents.ledger.order import NOT_OPEN, OrderKeys
 
 __all__ = ["OPEN_BYTES_MAX", "OPEN_TASKS_MAX", "POLL_RECORDS", "Book"]
 
@@ -51,6 +51,11 @@ class Book:
     def asleep(self) -> int:
         """How many of them wait for an answer, without a body."""
         return self._asleep
+
+    @property
+    def open_bytes(self) -> int:
+        """How many bytes the records of open tasks have; those who sleep do not count."""
+        return self._open_bytes
 
     @property
     def lined_up(self) -> bool:
@@ -144,14 +149,15 @@ class Book:
     def full(self) -> bool:
         """Tell whether no more task records shall be read for now.
 
-        Tasks that wait for another one's next attempt do not count: its record stands behind
-        them, in the very partition that would pause.
+        Tasks that wait behind another one for its next attempt do not count: its record stands
+        behind them, in the very partition that would pause. Nor do those behind one that is
+        asleep: what wakes it may be the end of a task that stands there likewise.
         """
         tasks, size = self._open_tasks - self._asleep, self._open_bytes
         if tasks < OPEN_TASKS_MAX - POLL_RECORDS and size < OPEN_BYTES_MAX:
             return False
-        for entry in self.order.behind_failed():
-            if entry.phase is not Phase.FAILED:
+        for entry in self.order.behind_waiting():
+            if entry.phase not in NOT_OPEN:
                 tasks -= 1
                 size -= entry.size_bytes
         return tasks >= OPEN_TASKS_MAX - POLL_RECORDS or size >= OPEN_BYTES_MAX

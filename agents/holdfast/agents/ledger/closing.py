@@ -21,7 +21,7 @@ from holdfast.agents.ledger.inbox import Inbox
 from holdfast.agents.ledger.keys import step_key
 from holdfast.agents.ledger.markers import cancelled_failure
 from holdfast.agents.ledger.state import KeyedState
-from holdfast.schemas.records import Failure, FailureKind, Outcome, StepKind, TaskResult
+from holdfast.schemas.records import Outcome, StepKind, TaskResult
 
 __all__ = ["STEPS_BYTES_MAX", "STEPS_MAX", "Closing"]
 

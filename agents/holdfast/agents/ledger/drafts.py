@@ -70,14 +70,16 @@ class Draft:
     records: Sequence[Record] = ()
     deleted: StateDeletion | None = None
 
-    def shrink(self, key: str, reason: str) -> bool:
+    def shrink(self, key: bytes | None, reason: str) -> bool:
         """Put a failure in the place of an answer that the journal does not take under `key`.
 
         To the handler that is what became of its ask. The answer itself would come again with each
         restart, and be refused again. False: there is none under `key`, or it is small already.
         """
         for name, body in self.writes:
-            if name == key and isinstance(body, StepEntry) and body.kind is StepKind.ANSWER:
+            answers = isinstance(body, StepEntry) and body.kind is StepKind.ANSWER
+            if answers and name.encode() == key:
+                assert isinstance(body, StepEntry)
                 if body.failure is not None and body.failure.kind is FailureKind.TOO_LARGE:
                     return False
                 body.result = None

@@ -14,8 +14,8 @@
 
 STARTING and RUNNING go back to WAITING when the slot is given up, or an attempt is superseded.
 RUNNING goes to ASLEEP when its handler only waits for answers, and its body was dropped; ASLEEP to
-WAITING with the first answer. One of whose steps something is still on its way into the journal does
-not sleep: it goes to WAITING, and starts when that is settled.
+WAITING with the first answer. While steps of it are on their way into the journal it does not
+sleep: it goes to WAITING, and starts when they are settled.
 """
 
 from __future__ import annotations

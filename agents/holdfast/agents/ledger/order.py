@@ -8,7 +8,10 @@ from operator import attrgetter
 
 from holdfast.agents.ledger.entry import Entry, Phase
 
-__all__ = ["OrderKeys"]
+__all__ = ["NOT_OPEN", "OrderKeys"]
+
+NOT_OPEN = frozenset({Phase.FAILED, Phase.ASLEEP})
+"""Tasks of these phases count as open no longer, or not for now."""
 
 _place = attrgetter("order_offset")
 
@@ -21,6 +24,8 @@ class OrderKeys:
 
     def __init__(self) -> None:
         self._queues: dict[str, list[Entry]] = {}
+        self._crowded: dict[str, list[Entry]] = {}
+        """Those of more than one task: 100,000 may sleep, each with a key to itself."""
         self._held: set[str] = set()
         self._paused: set[str] = set()
 
@@ -30,7 +35,10 @@ class OrderKeys:
     def add(self, entry: Entry) -> None:
         """Put `entry` at its place; once only."""
         if entry.order_key is not None:
-            insort(self._queues.setdefault(entry.order_key, []), entry, key=_place)
+            queue = self._queues.setdefault(entry.order_key, [])
+            insort(queue, entry, key=_place)
+            if len(queue) > 1:
+                self._crowded[entry.order_key] = queue
 
     def remove(self, entry: Entry) -> Entry | None:
         """Take `entry` out; return the task that is first now, if that has changed."""
@@ -41,6 +49,8 @@ class OrderKeys:
         if index == len(queue) or queue[index] is not entry:
             return None
         del queue[index]
+        if len(queue) <= 1:
+            self._crowded.pop(entry.order_key, None)
         if not queue:
             del self._queues[entry.order_key]
             return None
@@ -82,8 +92,8 @@ class OrderKeys:
         self._paused.discard(key)
         return self.first(key)
 
-    def behind_failed(self) -> Iterator[Entry]:
-        """Yield the tasks that wait for another one's next attempt."""
-        for queue in self._queues.values():
-            if queue[0].phase is Phase.FAILED:
+    def behind_waiting(self) -> Iterator[Entry]:
+        """Yield the tasks that wait for another one's next attempt, or for what wakes it."""
+        for queue in self._crowded.values():
+            if queue[0].phase in NOT_OPEN:
                 yield from queue[1:]

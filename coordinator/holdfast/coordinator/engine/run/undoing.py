@@ -99,8 +99,11 @@ def _input(t: Transition, undo: Node, entry: TaskEntry, output: Payload) -> Payl
 
 def note_step(t: Transition, arrival: Arrival, ask: Ask, what: UndoAsk) -> None:
     """Keep what it takes to undo a step of a handler; also one whose attempt is over by now."""
-    owner, resolved = ask.task_id, arrival.resolved
+    owner, resolved, root = ask.task_id, arrival.resolved, _root(t, ask.task_id)
     payload, problem = None, arrival.problem or ""
+    if root.startswith(UNDOING):
+        t.emit_note(EventType.RESULT_IGNORED, f"step {ask.name!r}: what undoes is not undone")
+        return
     if not problem:
         assert isinstance(resolved, ResolvedTask), "the service has looked it up"
         try:
@@ -110,7 +113,7 @@ def note_step(t: Transition, arrival: Arrival, ask: Ask, what: UndoAsk) -> None:
         except (Undecodable, Unencodable) as error:
             problem = f"the input of {what.agent}.{what.task} does not fit: {error}"
     task = t.task(owner)
-    noted = UndoEntry(_root(t, owner), payload, None, problem, owner=owner)
+    noted = UndoEntry(root, payload, None, problem, owner=owner)
     noted.spec = _spec(ask, resolved if isinstance(resolved, ResolvedTask) else None)
     noted.agent, noted.task = what.agent, what.task
     noted.order_key = None if task is None else task.row.order_key
@@ -141,9 +144,10 @@ def _spec(ask: Ask, resolved: ResolvedTask | None) -> CallSpec:
 
 
 def _root(t: Transition, task_id: str) -> str:
-    """Return the task of the plan for which a task is worked that a handler may have called."""
+    """Return the task of the plan for which a task is worked that a handler may have called, or
+    what undoes one."""
     task = t.task(task_id)
-    while task is not None and task.call is not None:
+    while task is not None and task.call is not None and not task_id.startswith(UNDOING):
         task_id = task.call.caller
         task = t.task(task_id)
     return task_id
