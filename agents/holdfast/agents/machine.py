@@ -35,7 +35,7 @@ from holdfast.agents.ledger import (
     fold_step,
     unknown_task,
 )
-from holdfast.agents.metrics import AgentMetrics, GaugeShare, PauseShare, StateShare
+from holdfast.agents.metrics import AgentMetrics, PauseShare, SleepShare, StateShare
 from holdfast.agents.places import Places
 from holdfast.agents.progress import Progress
 from holdfast.agents.resting import SLEEP_AFTER_S, Resting
@@ -102,7 +102,7 @@ class AgentMachine:
         self._ledger = Ledger(setup.identity, setup.topics.tasks, setup.places.busy)
         self.state = self._ledger.state
         self._share = StateShare(setup.metrics)
-        self._asleep = GaugeShare(setup.metrics.asleep)
+        self._asleep = SleepShare(setup.metrics)
         self._ledger.pauses.changed = PauseShare(setup.metrics).measure
         self._records = RecordMaker(
             setup.topics, setup.agent, setup.identity.build_id, control.journal
@@ -140,8 +140,7 @@ class AgentMachine:
         )
         if not opened.clean:
             self._setup.metrics.resumes.inc(self._ledger.book.open_tasks)
-        self._share.measure(self.state.values, self.state.size_bytes)
-        self._asleep.measure(self._ledger.book.asleep)
+        self._measure()
         self._setup.places.join(self)
         self._offer()
         self._control.wake()
@@ -212,7 +211,7 @@ class AgentMachine:
         self._lost = True
         self.abandon()
         self._share.measure(0, 0)
-        self._asleep.measure(0)
+        self._asleep.measure(0, 0)
         self._ledger.pauses.forget()
         if self._paused:
             self._setup.metrics.paused.dec()
@@ -333,8 +332,7 @@ class AgentMachine:
 
     def _apply(self, draft: Draft) -> None:
         draft.apply()
-        self._share.measure(self.state.values, self.state.size_bytes)
-        self._asleep.measure(self._ledger.book.asleep)
+        self._measure()
         for write in draft.steps:
             self._commits.settled(write)
             self._answered(draft, write)
@@ -351,6 +349,11 @@ class AgentMachine:
                 self._setup.places.share(run.seat)
         if self._ledger.has_startable():
             self._offer()
+
+    def _measure(self) -> None:
+        book = self._ledger.book
+        self._share.measure(self.state.values, self.state.size_bytes)
+        self._asleep.measure(book.asleep, book.asleep_bytes)
 
     def _answered(self, draft: Draft, write: StepWrite) -> None:
         run = None if draft.entry is None else self._runs.get(draft.entry)

@@ -39,9 +39,14 @@ RESTING = Gauge(
     "holdfast_handlers_resting", "Bodies that only wait: in memory, without a place", ["agent"]
 )
 ASLEEP = Gauge(
-    "holdfast_handlers_asleep", "Tasks that wait without a body: in the journal alone", ["agent"]
+    "holdfast_handlers_asleep", "Tasks that wait for an answer without a body", ["agent"]
 )
 STUCK = Gauge("holdfast_handlers_stuck", "Bodies that outlive the end of their attempt", ["agent"])
+ASLEEP_BYTES = Gauge(
+    "holdfast_handlers_asleep_bytes",
+    "Inputs and step results of tasks that wait without a body: they stay in memory",
+    ["agent"],
+)
 PAUSED = Gauge("holdfast_slots_paused", "Slots that read no tasks: too many are open", ["agent"])
 HALTED = Gauge("holdfast_slots_halted", "Slots of an agent that an operator has paused", ["agent"])
 HALTED_KEYS = Gauge(
@@ -112,6 +117,7 @@ class AgentMetrics:
         self.running = RUNNING.labels(agent)
         self.resting = RESTING.labels(agent)
         self.asleep = ASLEEP.labels(agent)
+        self.asleep_bytes = ASLEEP_BYTES.labels(agent)
         self.stuck = STUCK.labels(agent)
         self.paused = PAUSED.labels(agent)
         self.halted = HALTED.labels(agent)
@@ -148,6 +154,19 @@ class GaugeShare:
         if value != self._value:
             self._gauge.inc(value - self._value)
             self._value = value
+
+
+class SleepShare:
+    """What one slot adds to the gauges of those who sleep."""
+
+    def __init__(self, metrics: AgentMetrics) -> None:
+        self._tasks = GaugeShare(metrics.asleep)
+        self._bytes = GaugeShare(metrics.asleep_bytes)
+
+    def measure(self, tasks: int, size_bytes: int) -> None:
+        """So many sleep in the slot, and hold so much."""
+        self._tasks.measure(tasks)
+        self._bytes.measure(size_bytes)
 
 
 class PauseShare:

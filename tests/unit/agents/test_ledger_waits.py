@@ -232,7 +232,9 @@ def test_no_draft_holds_more_answers_than_a_change_may(then: str) -> None:
     slot.fail()
     drafts = slot.begin()
     passed = slot.ledger.offsets()[CONTROL]
-    slot.end(refused(slot, drafts) if then == "refused" else drafts)
+    drafts = refused(slot, drafts) if then == "refused" else drafts
+    assert max(draft.size for draft in drafts) <= CHANGE_RECORDS_MAX
+    slot.end(drafts)
     journaled = [key for key, body in slot.journal.items() if _is_answer(body)]
     assert passed <= len(journaled), "a crash now would lose the others"
     while slot.ledger.pending():

@@ -409,3 +409,15 @@ def test_what_was_called_in_a_pause_ends_with_its_run() -> None:
     assert host.last_run().type == "run.cancelled"
     assert [e.task_id for _, e in host.sent] == ["one"]
     assert [key for key in host.journal if key.startswith("run/")] == []
+
+
+def test_an_ask_that_is_open_is_not_begun_again() -> None:
+    host = begun()
+    ask(host, call(), name="b.work")
+    ask(host, call(), name="b.work")
+    assert len([e for _, e in host.sent if e.task == "work"]) == 1
+    assert len(asks_left(host)) == 1
+    ask(host, SleepAsk(1_000), name="nap")
+    ask(host, SleepAsk(1_000), name="nap")
+    host.pass_time(1_000)
+    assert [reply.name for reply in replies(host)] == ["nap"]

@@ -96,9 +96,7 @@ VALUES = st.one_of(
         st.sampled_from([SignalAsk("go", None, None), SignalAsk("no", None, None), SleepAsk(1)]),
         st.integers(0, 9),
     ),
-    st.builds(
-        lambda taken: SignalEntry(Signal("s", "go", None, "ann"), 1, taken), st.booleans()
-    ),
+    st.builds(lambda taken: SignalEntry(Signal("s", "go", None, "ann"), 1, taken), st.booleans()),
 )
 CHANGES = st.lists(st.tuples(st.sampled_from("abcdef"), VALUES), max_size=12)
 

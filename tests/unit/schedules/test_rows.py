@@ -25,8 +25,6 @@ from holdfast.schemas.records import (
 from tests.unit.coordinator.host import TOPICS, resolved
 from tests.unit.schedules.ground import KEY, NAME, Ground, moment
 
-O = FiringOutcome
-
 
 @pytest.fixture
 def ground() -> Ground:
@@ -47,10 +45,12 @@ def test_a_run_that_breaks_at_its_start_is_an_ended_firing(ground: Ground) -> No
     ground.refuse_next = starts_a_run
     ground.deliver_told()
     ground.refuse_next = None
-    assert ground.outcomes() == [O.REFUSED]
+    assert ground.outcomes() == [FiringOutcome.REFUSED]
     ground.pass_time(60_000)
     ground.work_all()
-    assert ground.outcomes() == [O.REFUSED, O.SUCCEEDED], "the next one is not held up"
+    assert ground.outcomes() == [FiringOutcome.REFUSED, FiringOutcome.SUCCEEDED], (
+        "the next one is not held up"
+    )
 
 
 def endless(**settings: Any) -> str:
@@ -87,7 +87,7 @@ def test_cancel_previous_reaches_the_last_of_a_long_row(
     last = ground.last_run(f"{first}~3").run
     assert last is not None
     assert last.state is RunState.CANCELLED
-    assert ground.outcomes() == [O.CANCELLED, O.STARTED]
+    assert ground.outcomes() == [FiringOutcome.CANCELLED, FiringOutcome.STARTED]
     assert [f.run_id for f in ground.row.firings] == [first, f"{NAME}-20261121t110000z"]
 
 

@@ -42,6 +42,18 @@ def asks(slot: FakeSlot) -> list[str]:
     return [body.name for body in bodies]
 
 
+async def pass_time(slot: FakeSlot, seconds: float) -> None:
+    """As `FakeSlot.work`, in few steps."""
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + seconds
+    while loop.time() < end_s:
+        await slot.settle(10)
+        slot.commit()
+        await asyncio.sleep(0.25)
+    await slot.settle(10)
+    slot.commit()
+
+
 class Scene:
     """One agent, and a gate at which the second half of its handlers waits."""
 
@@ -117,7 +129,7 @@ async def test_who_waits_for_a_commit_does_not_rest_whatever_else_it_waits_for()
     scene.slot.acknowledge()
     await scene.slot.work(seconds=0.5)
     assert scene.seen == ["a", "b"]
-    await scene.slot.work(seconds=ENOUGH_S)
+    await pass_time(scene.slot, ENOUGH_S)
     assert scene.phase is Phase.ASLEEP, "now it only waits"
 
 
@@ -129,7 +141,7 @@ async def test_what_was_under_way_at_a_stop_goes_on_after_it() -> None:
     scene.slot.machine.quiesce()
     await scene.slot.settle()
     scene.slot.acknowledge()
-    await scene.slot.work(seconds=1)
+    await pass_time(scene.slot, 1)
     scene.slot.crash()
     scene.slot.boot(clean=True)
     await scene.slot.work(seconds=0.5)
@@ -143,7 +155,7 @@ async def test_a_step_is_not_run_again_by_who_is_woken_before_it_is_committed() 
     answer(scene.slot, "long")
     await asyncio.sleep(ENOUGH_S)
     scene.slot.acknowledge()
-    await scene.slot.work(seconds=30)
+    await pass_time(scene.slot, 30)
     assert scene.seen == ["a", "b"]
 
 
@@ -154,7 +166,7 @@ async def test_an_ask_is_not_sent_again_by_who_is_woken_before_it_is_committed()
     answer(scene.slot, "long")
     await asyncio.sleep(ENOUGH_S)
     scene.slot.acknowledge()
-    await scene.slot.work(seconds=1)
+    await pass_time(scene.slot, 1)
     assert asks(scene.slot) == ["long", "other"]
 
 
@@ -164,11 +176,11 @@ async def test_a_step_that_its_handler_gave_up_wakes_it_once_it_is_written() -> 
     await scene.half_way("impatient")
     await asyncio.sleep(ENOUGH_S)
     assert scene.seen == ["a", "gave up"]
-    assert scene.slot.machine.idle() is False
     scene.slot.acknowledge()
-    await scene.slot.work(seconds=1)
+    await pass_time(scene.slot, 1)
+    assert scene.phase is Phase.RUNNING, "only it knows what comes after the step"
     answer(scene.slot, "long")
-    await scene.slot.work(seconds=1)
+    await pass_time(scene.slot, 1)
     assert scene.seen == ["a", "gave up"], "the step is found"
     assert scene.slot.result().outcome is Outcome.SUCCEEDED
 
@@ -199,11 +211,11 @@ async def test_after_its_own_time_out_a_handler_has_a_place_and_its_time_runs() 
     slot = FakeSlot(agent)
     slot.boot(clean=True)
     slot.send("goes_on")
-    await slot.work(seconds=30)
+    await pass_time(slot, 30)
     assert taken == [1]
     assert slot.result().outcome is Outcome.SUCCEEDED
     slot.send("hangs", "t2", timeout_ms=60_000)
-    await slot.work(seconds=100)
+    await pass_time(slot, 100)
     failure = slot.result("t2").failure
     assert failure is not None
     assert failure.kind is FailureKind.TIMEOUT
@@ -234,14 +246,14 @@ async def test_who_got_a_place_for_what_it_gave_up_gives_it_back() -> None:
     slot = FakeSlot(agent)
     slot.boot(clean=True)
     slot.send("two")
-    await slot.work(seconds=1)
+    await pass_time(slot, 1)
     slot.send("takes", "t2")
-    await slot.work(seconds=1)
+    await pass_time(slot, 1)
     assert slot.places.taken == 1
     answer(slot, "short")  # it rises, but there is no place; its time-out comes first
-    await slot.work(seconds=8)
+    await pass_time(slot, 8)
     gate.set()
-    await slot.work(seconds=3)
+    await pass_time(slot, 3)
     assert slot.result("t2").outcome is Outcome.SUCCEEDED
     assert slot.places.taken == 0, "all that is left of the other are asks"
 
@@ -263,7 +275,7 @@ async def test_what_a_handler_leaves_behind_does_not_wait_for_ever() -> None:
     slot.boot(clean=True)
     for n in range(30):  # before the ask is sent, while it is, and after
         slot.send("fails", f"t{n}", value=Number(n=n))
-        await slot.work(seconds=0.1)
+        await pass_time(slot, 0.1)
     assert len(slot.results) == 30
     assert all(task.done() for task in left)
     assert not len(slot.machine._commits)
@@ -316,14 +328,14 @@ async def test_who_sleeps_keeps_those_behind_it_from_filling_the_slot() -> None:
     slot = FakeSlot(agent)
     slot.boot(clean=True)
     slot.send("naps", order_key="K")
-    await slot.work(seconds=ENOUGH_S)
+    await pass_time(slot, ENOUGH_S)
     for n in range(520):
         slot.send("naps", f"n{n}", order_key="K", deliver=False)
     slot.deliver()
-    await slot.work(seconds=1)
+    await pass_time(slot, 1)
     assert not slot.machine.congested(), "what wakes it may stand behind them"
     answer(slot, "long")
-    await slot.work(seconds=0.1)
+    await pass_time(slot, 0.1)
     assert slot.machine.congested(), "now they wait for their turn"
 
 
@@ -336,17 +348,16 @@ async def test_an_answer_that_the_journal_does_not_take_is_a_failure_of_its_ask(
         try:
             await ctx.wait_for("much")
         except CallFailed as failed:
-            assert failed.failure.kind is FailureKind.TOO_LARGE
-            return Number(n=7)
+            return Number(n=7 if failed.failure.kind is FailureKind.TOO_LARGE else 0)
         return number
 
     slot = FakeSlot(agent)
     slot.refuse = lambda record: len(record.value or b"") > 5_000
     slot.boot(clean=True)
     slot.send("asks_much")
-    await slot.work(seconds=ENOUGH_S)
+    await pass_time(slot, ENOUGH_S)
     answer(slot, "much", b"\0\0\0\0\0" + b"x" * 6_000)
-    await slot.work(seconds=1)
+    await pass_time(slot, 1)
     assert slot.output() == {"n": 7}
     assert slot.log.offsets[TOPICS.control] == 1
 
@@ -365,10 +376,10 @@ async def test_an_answer_too_large_is_a_failure_between_two_attempts_too() -> No
     slot.refuse = lambda record: len(record.value or b"") > 5_000
     slot.boot(clean=True)
     slot.send("fails")
-    await slot.work(seconds=2)
+    await pass_time(slot, 2)
     assert slot.result().outcome is Outcome.FAILED
     answer(slot, "much", b"\0\0\0\0\0" + b"x" * 6_000)
-    await slot.work(seconds=1)
+    await pass_time(slot, 1)
     step = slot.journal["r/t/step/much/"]
     assert isinstance(step, StepEntry)
     assert (step.kind, step.result) == (StepKind.ANSWER, None)
@@ -398,16 +409,16 @@ async def test_no_attempt_begins_beside_a_body_that_outlives_its_cancel_at_rest(
     slot = FakeSlot(agent)
     slot.boot(clean=True)
     slot.send("clings")
-    await slot.work(seconds=1)
+    await pass_time(slot, 1)
     assert slot.places.resting == 1
     slot.tell(ControlAction.CANCEL)
-    await slot.work(seconds=GRACE_S + 1)
+    await pass_time(slot, GRACE_S + 1)
     assert slot.result().outcome is Outcome.CANCELLED
     assert (slot.places.taken, slot.places.stuck, slot.places.resting) == (1, 1, 0)
     slot.send("clings", attempt=2)
-    await slot.work(seconds=1)
+    await pass_time(slot, 1)
     assert at_work == [1]
-    await slot.work(seconds=GRACE_S * 4)
+    await pass_time(slot, GRACE_S * 4)
     assert at_work == [2]
     assert max(most) == 1
     assert slot.places.resting == 1

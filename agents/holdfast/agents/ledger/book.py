@@ -32,6 +32,7 @@ class Book:
         self._open_bytes = 0
         self._open_tasks = 0
         self._asleep = 0
+        self._asleep_bytes = 0
         self.order = OrderKeys()
         self.passed: Callable[[str], None] = _nobody_waits
         """Hears of each order key that a task has left, before the next one comes."""
@@ -51,6 +52,11 @@ class Book:
     def asleep(self) -> int:
         """How many of them wait for an answer, without a body."""
         return self._asleep
+
+    @property
+    def asleep_bytes(self) -> int:
+        """How many bytes their inputs and the results of their steps have: those stay in memory."""
+        return self._asleep_bytes
 
     @property
     def open_bytes(self) -> int:
@@ -74,14 +80,20 @@ class Book:
         self.consider(entry)
 
     def sleep(self, entry: Entry) -> None:
-        """It waits for an answer, outside of memory: it keeps no other from being read."""
+        """It waits for an answer, without a body: it keeps no other from being read.
+
+        There is no limit: what wakes it may be the end of a task that would not be read any more.
+        """
         self._asleep += 1
         self._open_bytes -= entry.size_bytes
+        entry.asleep_bytes = entry.size_bytes + entry.steps.size_bytes
+        self._asleep_bytes += entry.asleep_bytes
 
     def wake(self, entry: Entry) -> None:
         """Its answer is there, or its end."""
         self._asleep -= 1
         self._open_bytes += entry.size_bytes
+        self._asleep_bytes -= entry.asleep_bytes
         self.consider(entry)
 
     def hold(self, entry: Entry) -> None:

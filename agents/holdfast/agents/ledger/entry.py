@@ -124,9 +124,10 @@ class Entry:
     exists in the journal, or will by the commit under way; `accepted`: as this attempt. `wanted`,
     `drafted`, `written`: how often `<task>` was asked to be rewritten, drafted, and written.
     `controls`: cancels that its end answers. `released`: nothing is kept once it has ended.
-    `roused`: it is asleep, and an answer is on its way into the journal. `writes`: steps to be
-    written, `writing`: those of the commit under way. `asking`: asks on their way; the answer to
-    one may be read before its commit is acknowledged.
+    `asleep_bytes`: what it was counted with when it fell asleep. `roused`: it is asleep, and an
+    answer is on its way into the journal. `writes`: steps to be written, `writing`: those of the
+    commit under way. `asking`: asks on their way; the answer to one may be read before its commit
+    is acknowledged.
     """
 
     name: str
@@ -137,6 +138,7 @@ class Entry:
     order_key: str | None = None
     order_offset: int = -1
     size_bytes: int = 0
+    asleep_bytes: int = 0
     consumed: bool = False
     journaled: bool = False
     accepted: bool = False

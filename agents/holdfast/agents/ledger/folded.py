@@ -38,6 +38,11 @@ class FoldedStep:
         return body
 
     @property
+    def size_bytes(self) -> int:
+        """The size of its record."""
+        return len(self._data)
+
+    @property
     def attempt(self) -> int:
         """The attempt that made it; raises as `unfold`."""
         return self.unfold().attempt
@@ -64,6 +69,11 @@ class StepRecords(MutableMapping[StepName, StepEntry]):
             del self._held[name]
         return stale
 
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes their results have, or their records where these are not decoded."""
+        return sum(_size(held) for held in self._held.values())
+
     def __getitem__(self, step: StepName) -> StepEntry:
         held = self._held[step]
         if isinstance(held, FoldedStep):
@@ -84,3 +94,9 @@ class StepRecords(MutableMapping[StepName, StepEntry]):
 
     def __bool__(self) -> bool:
         return bool(self._held)
+
+
+def _size(held: StepEntry | FoldedStep) -> int:
+    if isinstance(held, FoldedStep):
+        return held.size_bytes
+    return len(held.result) if isinstance(held.result, bytes) else 0
