@@ -66,7 +66,7 @@ class Resting:
             await answer
         except asyncio.CancelledError:
             run.waits.pop((name, key), None)
-            await self._rise_cancelled(run)
+            await self.rise(run)
             raise
         finally:
             run.waits.pop((name, key), None)
@@ -105,7 +105,7 @@ class Resting:
             if let_in.done() and not let_in.cancelled():
                 gate.left(let_in.result())
             run.guards.discard(let_in)
-            await self._rise_cancelled(run)
+            await self.rise(run)
             raise
         finally:
             run.guards.discard(let_in)
@@ -151,7 +151,9 @@ class Resting:
             self._drop(run)
 
     def _sleep(self, run: Run) -> None:
-        run.nap = None
+        if run.nap is not None:
+            run.nap.cancel()
+            run.nap = None
         if run.seat is None and run.risen is None and _only_waits(run):
             self._drop(run)
 
@@ -179,23 +181,26 @@ class Resting:
                 run.execution.interrupt(Interrupt())  # its attempt goes on at the next owner
 
     async def rise(self, run: Run) -> None:
-        """Return once the run has a place."""
+        """Return once the run has a place.
+
+        Who is cancelled meanwhile, while its handler is not (its own time-out, say), gets no
+        further without one either. Not so where the handler is to end: that needs none.
+        """
         if run.seat is not None:
             return
+        if not _goes_on(run):
+            raise asyncio.CancelledError
         risen = run.risen
         if risen is None:
             risen = run.risen = asyncio.get_running_loop().create_future()
             self._rising.append(run)
             self._places.offer()
-        await asyncio.shield(risen)  # several answers of one run may wait for the one place
-
-    async def _rise_cancelled(self, run: Run) -> None:
-        """What a handler waited for is cancelled, and it is not: its own time-out, say.
-
-        It goes on, so it needs a place, and its time runs.
-        """
-        if run.live and run.execution is not None and not run.execution.interrupted:
-            await self.rise(run)
+        try:
+            await asyncio.shield(risen)  # several answers of one run may wait for the one place
+        except asyncio.CancelledError:
+            if _goes_on(run):
+                await asyncio.shield(risen)
+            raise
 
     def take_place(self) -> bool:
         """Give a place to the first run that has its answer; False when there is none."""
@@ -226,6 +231,11 @@ def _only_waits(run: Run) -> bool:
     if not run.live or run.execution is None or not waits:
         return False
     return run.execution.under_way == len(waits) and not any(wait.done() for wait in waits)
+
+
+def _goes_on(run: Run) -> bool:
+    """Whether its handler was not asked to end."""
+    return run.live and run.execution is not None and not run.execution.interrupted
 
 
 def _check_live(run: Run) -> None:

@@ -151,6 +151,9 @@ class Runs:
             self._gone(run)
             return
         run.execution.interrupt(interrupt)
+        if run.risen is not None:
+            run.risen.cancel()  # it needs no place to end
+            run.risen = None
         if not run.reported and interrupt.failure is not None:
             loop = asyncio.get_running_loop()
             run.timers.append(loop.call_later(GRACE_S, self._outlived, run))

@@ -69,6 +69,18 @@ def test_a_called_task_that_is_dropped_between_two_attempts_leaves_no_ask() -> N
     assert [c.task_id for c in replies] == ["two"], "the signal was kept for who could take it"
 
 
+def test_an_ask_that_there_was_no_room_to_close_takes_no_signal() -> None:
+    """A restored slot closes it before it looks at any signal: both must decide the same."""
+    host = two()
+    overlay = Overlay(host.machine.state.entity("run/run-1"))
+    overlay.put("ask/0000000000000000", waiting(9, SignalAsk("go", None, None)))
+    host.machine.state.apply("run/run-1", overlay)
+    ask(host, SignalAsk("go", None, None), task_id="two")
+    signal(host, "go", 1)
+    replies = [c for _, c in host.controlled if c.action is ControlAction.REPLY]
+    assert [c.task_id for c in replies] == ["two"]
+
+
 def test_a_row_of_calls_is_dropped_to_its_end() -> None:
     host = two()
     ask(host, CallAsk("b", "work", encode_json({"x": 2}), retry=PATIENT))

@@ -140,6 +140,16 @@ async def test_large_plans_are_resolved_in_turn_and_not_as_they_are_read(
     assert len(counted) == len(texts)
 
 
+async def test_a_hundred_items_that_start_the_same_plan_have_it_resolved_once(
+    counted: list[str],
+) -> None:
+    found = Lookup(Agents(), FakeSchemas(), 1.0)
+    text = plan(200)
+    settled = await asyncio.gather(*(found.again(asked(text)) for _ in range(100)))
+    assert len({id(each.resolved) for each in settled}) == 1
+    assert counted == ["child"]
+
+
 async def test_a_large_plan_of_an_agent_that_was_just_started() -> None:
     agents = Agents()
     agents.missing = True

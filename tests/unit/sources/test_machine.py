@@ -78,6 +78,7 @@ async def test_a_submission_stands_in_the_commit_that_passes_its_record() -> Non
     assert dict(told.headers) == {
         "holdfast-run": b"orders-3-0",
         "holdfast-reply-key": b"orders-3-0",
+        "holdfast-source": b"orders/3",
     }
     assert decode(SourceJournal, journal.value or b"").open_runs == 1
     assert slot.machine.open_runs == 0, "commit precedes apply"
