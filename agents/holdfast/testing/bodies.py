@@ -150,6 +150,10 @@ class _Watched:
         """See `Execution.state_use`."""
         return self._execution.state_use
 
+    def kept(self, name: str, kind: Any, default: Any) -> Procedure:
+        """See `Execution.kept`."""
+        return self._execution.kept(name, kind, default)
+
     def on_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """See `Execution.on_loop`."""
         return self._execution.on_loop(coroutine)
