@@ -98,6 +98,26 @@ async def test_a_release_before_the_cancelled_record_leaves_nothing_once_it_come
 
 
 @check
+async def test_the_record_of_an_older_attempt_does_not_undo_a_cancel(
+    world: World, slot: FakeSlot
+) -> None:
+    slot.boot(clean=True)
+    slot.tell(CANCEL)
+    await slot.work()
+    slot.tell(CANCEL, attempt=2)  # both are answered before a record is read
+    await slot.work()
+    slot.send("plain")
+    slot.send("plain", attempt=2)
+    await slot.work()
+    assert world.seen == []
+    assert slot.result(attempt=2).outcome is Outcome.CANCELLED
+    assert slot.journal == {"r/t": Failed(2, None, 0)}
+    slot.send("plain", attempt=3)
+    await slot.work()
+    assert world.seen == [("plain", "t", 3)]
+
+
+@check
 async def test_a_cancel_whose_record_never_comes_is_forgotten_after_7_days(slot: FakeSlot) -> None:
     slot.boot(clean=True)
     slot.tell(CANCEL)

@@ -199,7 +199,7 @@ class Ledger:
         self._pass(incoming.offset)
         if entry is not None and entry.phase is not Phase.FAILED:
             return  # its own end is under way; the marker goes with `release` or by age
-        released = self._markers.remove(name)
+        released = self._markers.arrived(name, incoming.envelope.attempt)
         if entry is None and not released:
             entry = Entry.first(incoming)
             if not entry.strict:

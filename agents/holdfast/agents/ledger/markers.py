@@ -80,6 +80,14 @@ class Markers:
         self.remove(task)
         return False
 
+    def arrived(self, task: str, attempt: int) -> bool:
+        """A cancelled attempt's record is there; tell whether nothing is to be kept of the task.
+
+        The marker goes, unless it is of a later attempt. That one's record is still to come, and
+        must not begin what was answered as cancelled: a crash can bring back the older record.
+        """
+        return self._markers[task].attempt <= attempt and self.remove(task)
+
     def remove(self, task: str) -> bool:
         """Remove the marker; tell whether the task had been released."""
         self._outbox.put([(cancelled_key(task), None)])
