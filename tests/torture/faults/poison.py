@@ -25,7 +25,7 @@ KILLING_SHARE = 0.1
 MEMORY_BYTES = 1_500 * 1024**2
 """Of the address space of the agent that is fed: less than one poison asks for."""
 EXIT_POISON = 9
-LANES = 24
+LANES = 8
 HOSTILE = ("agent", "tests.torture.hostile_agent:hostile")
 
 
