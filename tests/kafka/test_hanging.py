@@ -19,8 +19,8 @@ from aiokafka.structs import TopicPartition as KafkaPartition
 from holdfast.bus.errors import BusUnavailable
 from holdfast.bus.kafka import hanging
 from holdfast.bus.kafka.bus import KafkaBus
-from holdfast.bus.kafka.cluster import Cluster
 from holdfast.bus.kafka.hanging import Ended, Hanging, _outcome
+from holdfast.bus.kafka.writer import transactional_id
 from holdfast.bus.port import Cleanup, Record, Slot, TopicPartition, TopicSpec
 from holdfast.bus.settings import KafkaSettings
 from tests.broker import local_broker
@@ -106,19 +106,24 @@ async def test_nothing_is_written_where_nothing_hangs(
     assert "lost the end" not in caplog.text
 
 
+async def cut_off(bus: KafkaBus, slot: Slot, topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave a committed transaction hanging, and an opening that fenced, but got no further."""
+    writer = await bus.open_writer(slot)
+    await writer.commit([Record(topic, b"k", b"1", (), 1)], {})
+    await ended(bus, topic)
+    await leave_hanging(writer, topic, b"left", transactional_id(slot))
+    with monkeypatch.context() as away:
+        away.setattr(hanging, "_open_of", gone)
+        with pytest.raises(BusUnavailable):
+            await bus.open_writer(slot)
+
+
 async def test_what_was_heard_before_the_broker_went_away_is_not_forgotten(
     bus: KafkaBus, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The opening fenced, and got no further; the next one hears that nothing had been."""
     topic, slot = topic_of(request), Slot("ns.flap", 0)
-    writer = await bus.open_writer(slot)
-    await writer.commit([Record(topic, b"k", b"1", (), 1)], {})
-    await ended(bus, topic)
-    await leave_hanging(writer, topic, b"left", "ns.flap.0")
-    with monkeypatch.context() as away:
-        away.setattr(hanging, "_open_of", gone)
-        with pytest.raises(BusUnavailable):
-            await bus.open_writer(slot)
+    await cut_off(bus, slot, topic, monkeypatch)
     await bus.open_writer(slot)
     assert await values(bus, topic) == [b"1", b"left"]
 
@@ -127,14 +132,7 @@ async def test_what_nobody_knows_is_left_alone_and_the_slot_stays_closed(
     bus: KafkaBus, bootstrap: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topic, slot = topic_of(request), Slot("ns.doubt", 0)
-    writer = await bus.open_writer(slot)
-    await writer.commit([Record(topic, b"k", b"1", (), 1)], {})
-    await ended(bus, topic)
-    await leave_hanging(writer, topic, b"left", "ns.doubt.0")
-    with monkeypatch.context() as away:
-        away.setattr(hanging, "_open_of", gone)
-        with pytest.raises(BusUnavailable):
-            await bus.open_writer(slot)
+    await cut_off(bus, slot, topic, monkeypatch)
     other = KafkaBus(KafkaSettings((bootstrap,), operation_timeout_s=2.0))
     await other.start()
     with pytest.raises(BusUnavailable, match=r"hangs in .*its outcome is not known"):
@@ -154,8 +152,7 @@ async def test_what_nobody_knows_is_left_alone_and_the_slot_stays_closed(
 def test_the_epochs_tell_how_one_that_was_open_has_ended(
     state: Ended, epoch: int, committed: bool | None
 ) -> None:
-    cluster = Cluster(None, KafkaSettings(("nowhere:1",)))
-    assert hanging.decided(cluster, "id", state, epoch).committed is committed
+    assert hanging.decided(state, epoch).committed is committed
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,12 @@ from holdfast.bus.topics import COORDINATOR_GROUP, Topics
 from holdfast.coordinator import CoordinatorRuntime, ProcessSettings
 from holdfast.schemas.codec import decode
 from holdfast.schemas.errors import Undecodable
-from holdfast.schemas.records import CoordinatorEnvelope, EventType, TaskResult
+from holdfast.schemas.records import (
+    CoordinatorEnvelope,
+    DeadLetterReason,
+    EventType,
+    TaskResult,
+)
 from holdfast.testing.evidence import Excused, PoisonSent, Quiet, StateHash
 from holdfast.testing.history import CommitSeen, History
 from holdfast.testing.invariants import Verdict, check
@@ -225,8 +230,8 @@ class Scenario:
         verdict = Verdict()
         try:
             broken = self._live()
-            verdict, published = self._judge()
-            broken += published
+            verdict, wrong = self._judge()
+            broken += wrong
         except Exception:
             broken = [f"ERROR {traceback.format_exc()}"]
         finally:
@@ -348,7 +353,8 @@ class Scenario:
         for results in history.results.values():
             results[:] = [r for r in results if r.received.position not in self._echoes]
         history.blobs = {name: data for name, (data, _) in broker.blobs.items()}
-        return check(history, self.outside.evidence), self._published(history)
+        broken = self._published(history) + _parked(history)
+        return check(history, self.outside.evidence), broken
 
     def _takeovers(self) -> int:
         """How often a slot's commits went from one writer to a newer one."""
@@ -358,6 +364,16 @@ class Scenario:
             count += last.get(commit.slot, commit.epoch) != commit.epoch
             last[commit.slot] = commit.epoch
         return count
+
+
+def _parked(history: History) -> list[str]:
+    """The handlers here do the same each time: none may be parked for what it did before."""
+    reasons = (DeadLetterReason.MISMATCH, DeadLetterReason.OUTCOME_UNKNOWN)
+    return [
+        f"I3 at {letter.body.dead_letter_id}: {letter.body.reason}: {letter.body.failure.message}"
+        for letter in history.dead_letters
+        if letter.body.reason in reasons and letter.body.failure is not None
+    ]
 
 
 def _is_result(received: Received) -> bool:

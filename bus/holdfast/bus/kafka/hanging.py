@@ -114,41 +114,46 @@ async def last_transaction(cluster: Cluster, transactional_id: str) -> Ended | N
         return Ended(producer_id, epoch, DECIDED.get(name), name == EMPTY)
 
     last = await cluster.call(f"asking how {transactional_id} stands", ask)
-    heard: Ended | None = cluster.left_by.get(transactional_id)
     if last is None:
         return None
+    heard: Ended | None = cluster.left_by.get(transactional_id)
     if last.empty and heard is not None and heard.producer_id == last.producer_id:
-        last = decided(cluster, transactional_id, heard, last.producer_epoch)
+        last = decided(heard, last.producer_epoch)
     if not last.empty:
         cluster.left_by[transactional_id] = last
     return last
 
 
-def forget_last(cluster: Cluster, transactional_id: str) -> None:
-    """The writer is open, and nothing hangs."""
-    cluster.left_by.pop(transactional_id, None)
-
-
-def decided(cluster: Cluster, transactional_id: str, last: Ended, epoch: int) -> Ended:
+def decided(last: Ended, epoch: int) -> Ended:
     """Return how the last transaction stands now that `epoch` was opened.
 
     One that was open is aborted by the opening, and that takes an epoch of its own: with the next
     one at once, it had been committed just before.
     """
     if last.committed is None and not last.empty:
-        last = last._replace(committed=epoch == last.producer_epoch + 1)
-        cluster.left_by[transactional_id] = last
+        return last._replace(committed=epoch == last.producer_epoch + 1)
     return last
 
 
-async def end_hanging(cluster: Cluster, transactional_id: str, last: Ended) -> list[Hanging]:
-    """End what hangs of the writers before this one, which has fenced them; return it.
+async def end_hanging(
+    cluster: Cluster, transactional_id: str, last: Ended | None, epoch: int
+) -> None:
+    """End what hangs of the writers before the one that has opened `epoch`, and forget them.
 
-    Raises `BusUnavailable`, also where something hangs that cannot be ended from here.
+    `last`: what `last_transaction` said before. Raises `BusUnavailable`, also where something hangs
+    that cannot be ended from here; what was heard of it is kept then for the next opening.
     """
+    if last is not None:
+        last = decided(last, epoch)
+        if not last.empty:
+            cluster.left_by[transactional_id] = last
+        await _end_open(cluster, transactional_id, last)
+    cluster.left_by.pop(transactional_id, None)
+
+
+async def _end_open(cluster: Cluster, transactional_id: str, last: Ended) -> None:
     what = f"looking for what {transactional_id} left open"
     found = await cluster.call(what, lambda: _open_of(cluster, last.producer_id))
-    ended = []
     for hanging in found:
         if hanging.producer_epoch > last.producer_epoch:
             continue  # somebody has fenced this writer already, and is at work
@@ -169,8 +174,6 @@ async def end_hanging(cluster: Cluster, transactional_id: str, last: Ended) -> l
             hanging.start_offset,
             "committed" if committed else "aborted",
         )
-        ended.append(hanging)
-    return ended
 
 
 def _outcome(hanging: Hanging, last: Ended) -> bool | None:

@@ -45,7 +45,7 @@ from holdfast.bus.kafka.clients import (
     transactional_producer,
 )
 from holdfast.bus.kafka.cluster import Cluster
-from holdfast.bus.kafka.hanging import decided, end_hanging, forget_last, last_transaction
+from holdfast.bus.kafka.hanging import end_hanging, last_transaction
 from holdfast.bus.kafka.verdict import BatchFailed, EndTap, verdict
 from holdfast.bus.port import Record, Slot, TopicPartition
 from holdfast.bus.settings import KafkaSettings
@@ -120,15 +120,12 @@ class KafkaWriter:
             start,
             within_s=self._settings.operation_timeout_s,
         )
-        if last is not None:
-            try:
-                epoch = self._producer._txn_manager.producer_epoch
-                last = decided(self._cluster, name, last, epoch)
-                await end_hanging(self._cluster, name, last)
-            except BaseException:
-                await self.close()
-                raise
-        forget_last(self._cluster, name)
+        try:
+            epoch = self._producer._txn_manager.producer_epoch
+            await end_hanging(self._cluster, name, last, epoch)
+        except BaseException:
+            await self.close()
+            raise
 
     def check(self, record: Record) -> None:
         """Raise `Rejected` if the bus would not take `record`."""
