@@ -1,4 +1,4 @@
-"""Fixtures that all tests share: the Kafka broker of the session."""
+"""What all tests share: the Kafka broker of the session, and how hypothesis draws."""
 
 from __future__ import annotations
 
@@ -6,8 +6,18 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.broker import TestBroker, session_broker
+
+# A property does not fail because the machine is busy: no bound on an example's own seconds.
+settings.register_profile(
+    "patient",
+    settings.default,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("patient")
 
 
 def pytest_configure() -> None:

@@ -6,18 +6,18 @@ from tests.planted.patching import Patch
 from tests.planted.table import bug
 
 LEDGER = "holdfast.agents.ledger.ledger:Ledger"
+NEXT_COMMIT = "holdfast.agents.ledger.next_commit:NextCommit"
 CLOSING = "holdfast.agents.ledger.closing:Closing"
 RESTORING = "holdfast.agents.ledger.restoring"
 MACHINE = "holdfast.agents.machine:AgentMachine"
 EXECUTION = "holdfast.agents.execution:Execution"
 STEPS = "holdfast.agents.steps"
+READING = "holdfast.agents.reading:Reading"
 BURYING = """\
-    self._post(
-        *(
-            [self._records.dead_letter(received, failure, now_ms, kept), *answers]
-            for kept in Kept
-        )
-    )
+    choices = [
+        [self._records.dead_letter(received, failure, now_ms, kept), *answers] for kept in Kept
+    ]
+    self._ledger.post(first_that_fits(choices))
 """
 
 
@@ -30,7 +30,7 @@ def earlier_open_records_not_accepted(patch: Patch) -> None:
     offset waits for them anyway". It does, so a crash brings back all that was closed and
     forgotten behind the slowest task, and it is worked again.
     """
-    patch.edit(f"{LEDGER}.collect", "    drafts += self._accept_before(horizon, now_ms)\n", "")
+    patch.edit(f"{NEXT_COMMIT}.collect", "    drafts += self._accept_before(horizon, now_ms)\n", "")
 
 
 @bug("earlier-open-records-passed", area="agent", breaks=("I1", "I4", "I9"))
@@ -40,12 +40,12 @@ def earlier_open_records_passed(patch: Patch) -> None:
     the offset: their runs hang.
     """
     patch.edit(
-        f"{LEDGER}._accept_before",
-        "            self._want(entry, rewrite=True)\n"
-        "            self._finish(entry)\n"
-        "            del self._wanting[entry]\n"
-        "            drafts.append(self._closing.keep(entry, now_ms))\n",
-        "            self._finish(entry)\n",
+        f"{NEXT_COMMIT}._accept_before",
+        "        self.want(entry, rewrite=True)\n"
+        "        self._inbox.finish(entry)\n"
+        "        del self._wanting[entry]\n"
+        "        drafts.append(self._closing.keep(entry, now_ms))\n",
+        "        self._inbox.finish(entry)\n",
     )
 
 
@@ -147,7 +147,7 @@ def undecodable_record_skipped(patch: Patch) -> None:
     """A record that cannot be read is logged, answered and passed, but not kept. Nobody can ever
     tell what it was, let alone mend and replay it.
     """
-    patch.edit(f"{MACHINE}._bury", BURYING, "    self._post(answers)\n")
+    patch.edit(f"{READING}._bury", BURYING, "    self._ledger.post(first_that_fits([answers]))\n")
 
 
 @bug(
@@ -161,12 +161,20 @@ def dead_letter_before_the_commit(patch: Patch) -> None:
     later commit. A crash in between buries the record a second time, and operators replay it twice.
     """
     patch.edit(
-        f"{MACHINE}._bury",
+        f"{MACHINE}.__init__",
+        "    self._expire_at_ms = 0\n",
+        "    self._expire_at_ms = 0\n"
+        "    self._reading._bus, self._reading._wake = self._environment.bus, control.wake\n",
+    )
+    patch.edit(
+        f"{READING}._bury",
         BURYING,
+        "    import asyncio\n"
         "    letter = self._records.dead_letter(received, failure, now_ms)\n"
-        "    self._burying = asyncio.ensure_future(self._environment.bus.publish([letter]))\n"
-        "    self._burying.add_done_callback(lambda _: self._post(answers))\n"
-        "    self._burying.add_done_callback(lambda _: self._control.wake())\n",
+        "    answer = first_that_fits([answers])\n"
+        "    self._burying = asyncio.ensure_future(self._bus.publish([letter]))\n"
+        "    self._burying.add_done_callback(lambda _: self._ledger.post(answer))\n"
+        "    self._burying.add_done_callback(lambda _: self._wake())\n",
     )
 
 
@@ -187,10 +195,17 @@ def step_returned_before_its_commit(patch: Patch) -> None:
     """
     patch.edit(
         f"{STEPS}:Steps.commit",
-        "    await self._journal.write(begun.name, begun.key, entry)\n",
-        "    import asyncio\n\n"
-        "    write = asyncio.ensure_future(self._journal.write(begun.name, begun.key, entry))\n"
-        "    write.add_done_callback(lambda done: done.cancelled() or done.exception())\n",
+        "        await self._journal.write(begun.name, begun.key, entry)\n",
+        "        write = self._journal.write(begun.name, begun.key, entry)\n",
+    )
+    patch.edit(
+        f"{STEPS}:Steps.commit",
+        "        await self._journal.ask("
+        "begun.name, begun.key, entry, UndoAsk(*begun.undo, packed))\n",
+        "        undo = UndoAsk(*begun.undo, packed)\n"
+        "        write = self._journal.ask(begun.name, begun.key, entry, undo)\n"
+        "    written = asyncio.ensure_future(write)\n"
+        "    written.add_done_callback(lambda done: done.cancelled() or done.exception())\n",
     )
 
 
@@ -295,7 +310,7 @@ def step_matched_by_position(patch: Patch) -> None:
     the handler gets another step's result, or its task is parked for a mismatch that is none.
     """
     patch.edit(
-        f"{STEPS}:Steps.begin",
+        f"{STEPS}:Steps._note",
         "    found = self._journal.find(name, key)\n",
         "    journaled = list(self._journal.all())\n"
         "    place = len(self._asked) - 1\n"
@@ -425,12 +440,16 @@ def order_key_opened_too_late(patch: Patch) -> None:
     patch.edit(
         "holdfast.agents.ledger.book:Book.pass_order",
         "    following = self.order.remove(entry)\n"
+        "    if entry.order_key is not None:\n"
+        "        self.passed(entry.order_key)\n"
         "    if following is not None:\n"
         "        self.consider(following)\n",
         "    for following in self._entries.values():\n"
         "        if entry.order_key and following.order_key == entry.order_key:\n"
         "            self.consider(following)\n"
-        "    self.order.remove(entry)\n",
+        "    self.order.remove(entry)\n"
+        "    if entry.order_key is not None:\n"
+        "        self.passed(entry.order_key)\n",
     )
 
 

@@ -224,13 +224,9 @@ def dependencies_counted_not_named(patch: Patch) -> None:
     the source counts for one of the branches: the join starts when the first branch has ended.
     """
     patch.edit(
-        f"{ENGINE}.starting:_ready",
-        "    for name in node.dependencies:\n"
-        "        entry = t.task(name)\n"
-        "        if entry is None or entry.row.state not in _FINISHED:\n"
-        "            return False\n"
-        "    return True\n",
-        "    return t.count(_FINISHED) >= len(node.dependencies)\n",
+        f"{ENGINE}.joins:_all",
+        "        waits = waits or entry is None or entry.row.state not in TASK_ENDS\n",
+        "    waits = t.count(TASK_ENDS) < len(node.dependencies)\n",
     )
 
 
@@ -245,7 +241,7 @@ def map_window_off_by_one(patch: Patch) -> None:
     system behind takes one caller at a time has two.
     """
     patch.edit(
-        f"{ENGINE}.maps:go_on",
+        f"{ENGINE}.maps:_fill_window",
         "t.count(_IN_FLIGHT, node.id) >= node.max_parallel",
         "t.count(_IN_FLIGHT, node.id) > node.max_parallel",
     )
@@ -262,7 +258,7 @@ def map_window_leaks(patch: Patch) -> None:
     Once as many have failed as the window is wide nothing is handed out any more.
     """
     patch.edit(
-        f"{ENGINE}.maps:go_on",
+        f"{ENGINE}.maps:_fill_window",
         "t.count(_IN_FLIGHT, node.id)",
         "t.count((*_IN_FLIGHT, TaskState.FAILED), node.id)",
     )
@@ -292,9 +288,7 @@ def dedupe_marker_dropped(patch: Patch) -> None:
     """
     patch.edit(
         f"{ENGINE}.ending:_finish",
-        "    t.markers[closed_key(t.run_id)] = Marker(\n"
-        "        entry.row.input_hash, entry.row.state, t.now_ms, entry.events_from\n"
-        "    )\n",
+        "    t.markers[closed_key(t.run_id)] = marker\n",
         "",
     )
 

@@ -265,7 +265,7 @@ def misplaced_record_dropped(patch: Patch) -> None:
     """
     patch.edit(
         "holdfast.agents.machine:AgentMachine.receive",
-        "            self._post([forward])\n",
+        "            self._ledger.post(first_that_fits([[forward]]))\n",
         "",
     )
     patch.edit(
