@@ -80,10 +80,12 @@ def measure_bus(table: Table, name: str, url: str, options: argparse.Namespace) 
         figures = uvloop.run(measure(running, three_steps(), 256, options.seconds))
     row(table, name, "three steps", figures)
     items = 10_000 if options.quick else MAP_ITEMS
-    with stage(url) as running:
-        rate, peak = uvloop.run(measure_map(running, items, MAP_WINDOW))
-    rate_text = f"{rate:,.0f} items"
-    table.add_row(name, f"map of {items:,}", str(MAP_WINDOW), rate_text, "", "", f"{peak:.0f}")
+    for crash in (False, True):
+        with stage(url) as running:
+            found = uvloop.run(measure_map(running, items, MAP_WINDOW, crash=crash))
+        what = f"map of {items:,}{', coordinator killed half-way' if crash else ''}"
+        rate, peak = f"{found.rate:,.0f} items", f"{found.peak_mib:.0f}"
+        table.add_row(name, what, str(MAP_WINDOW), rate, "", "", peak)
 
 
 def main() -> None:

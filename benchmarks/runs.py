@@ -7,6 +7,9 @@ import time
 from dataclasses import dataclass
 
 from benchmarks.stage import Stage
+from holdfast.bus.connect import open_bus
+from holdfast.bus.port import TopicPartition
+from holdfast.bus.topics import Topics
 from holdfast.client import Client
 from holdfast.schemas import Plan
 
@@ -22,6 +25,14 @@ class Figures:
     p50_ms: float
     p99_ms: float
     cpu_ms_per_run: float
+
+
+@dataclass(frozen=True)
+class MapFigures:
+    """What a map took: items a second, from its submission to its end; the coordinator's peak."""
+
+    rate: float
+    peak_mib: float
 
 
 def three_tasks() -> Plan:
@@ -83,10 +94,29 @@ async def measure(stage: Stage, plan: Plan, in_flight: int, seconds: float) -> F
     )
 
 
-async def measure_map(stage: Stage, items: int, window: int) -> tuple[float, float]:
-    """Return items a second, and the coordinator's peak memory in MiB."""
+async def measure_map(stage: Stage, items: int, window: int, *, crash: bool = False) -> MapFigures:
+    """Work one map; with `crash` its coordinator is killed half-way, and started again."""
     async with Client(url=stage.bus, namespace=stage.namespace) as client:
         began = time.perf_counter()
         run = await client.submit(wide_map(items, window), {})
+        before_mib = await _crash_half_way(stage, items) if crash else 0.0
         assert await run.result(timeout_s=600) == {"count": items}
-        return items / (time.perf_counter() - began), stage.peak_mib("coordinator")
+        rate = items / (time.perf_counter() - began)
+        return MapFigures(rate, max(before_mib, stage.peak_mib("coordinator")))
+
+
+async def _crash_half_way(stage: Stage, items: int) -> float:
+    """Return the coordinator's peak memory until it was killed, once another one is ready."""
+    topic = Topics(stage.namespace).tasks("bench")
+    places = [TopicPartition(topic, number) for number in range(stage.partitions)]
+    bus = open_bus(stage.bus)
+    await bus.start()
+    try:
+        while sum((await bus.end_offsets(places)).values()) < items // 2:
+            await asyncio.sleep(0.05)
+    finally:
+        await bus.close()
+    peak_mib = stage.peak_mib("coordinator")
+    await asyncio.to_thread(stage.kill, "coordinator")
+    await asyncio.to_thread(stage.again, "coordinator")
+    return peak_mib

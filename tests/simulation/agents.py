@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel
 
 from holdfast.agents import Agent, Context, EffectNotApplied, Retry
+from holdfast.schemas import PlanChange
 from holdfast.testing.evidence import BodyEnd, BodyStart, EffectSeen, Evidence
 from holdfast.testing.sim import World
+from tests.simulation.living import PLANNER, Grown, Grows, do_growth, next_change
 from tests.simulation.waiting import Waited, Waits, do_waits
 
 AGENTS = ("alpha", "beta", "gamma")
@@ -25,13 +27,21 @@ PUBLISHED = "outside.words"
 RETRY = Retry(attempts=4, initial_s=0.05, max_s=0.4)
 
 
+class Said(BaseModel):
+    """What a task gives on."""
+
+    text: str = ""
+    n: int = 0
+
+
 class Word(BaseModel):
-    """What a task is told to do, and what it gives on.
+    """What a task is told to do.
 
     `fails`: so many attempts raise. `kills`: so many executions end their process. `sleep_ms`: how
     long the handler takes. `steps`, `effects`: how many of each. `pad`: so many characters more in
     the output. `publish`: one record to a topic outside. `gather`: all steps at once. `wires`: one
-    effect that must not be called twice. `waits`: what it waits for, see `waiting`.
+    effect that must not be called twice. `waits`: what it waits for, see `waiting`; `grows`: what
+    it adds to its run's plan, see `living`.
     """
 
     text: str = ""
@@ -46,6 +56,7 @@ class Word(BaseModel):
     gather: bool = False
     wires: bool = False
     waits: Waits | None = None
+    grows: Grows | None = None
 
 
 class Broken(Exception):
@@ -66,8 +77,10 @@ class Outside:
     """The idempotency key of each effect: the same in every attempt and resume."""
     surprises: list[str] = field(default_factory=list)
     waited: Waited = field(init=False)
+    grown: Grown = field(init=False)
 
     def __post_init__(self) -> None:
+        self.grown = Grown(self.surprises)
         self.waited = Waited(lambda: self.world.clock.now, self.surprises)
 
     @contextmanager
@@ -116,10 +129,12 @@ def make_agents(outside: Outside, concurrency: int) -> dict[str, Agent]:
 
 
 def _make_agent(name: str, outside: Outside, concurrency: int) -> Agent:
-    agent = Agent(name, concurrency=concurrency)
+    # A version: else each start of a process reads the source of this module for its build id.
+    agent = Agent(name, concurrency=concurrency, version="1")
+    other = AGENTS[(AGENTS.index(name) + 1) % len(AGENTS)]
 
     @agent.task(name="work", retry=RETRY)
-    async def work(ctx: Context, word: Word) -> Word:
+    async def work(ctx: Context, word: Word) -> Said:
         async def read(number: int) -> int:
             with outside.body(ctx, "read", str(number)):
                 # Who begins last ends first: steps at once are journaled out of their order.
@@ -151,8 +166,9 @@ def _make_agent(name: str, outside: Outside, concurrency: int) -> Agent:
                 for number in range(word.steps):
                     total += await ctx.step("read", read, number, key=str(number))
             if word.waits is not None:
-                other = AGENTS[(AGENTS.index(name) + 1) % len(AGENTS)]
                 total += await do_waits(ctx, word.waits, other, outside.waited)
+            if word.grows is not None:
+                total += await do_growth(ctx, word.grows, other, outside.grown)
             outside.execution(ctx, word.kills)
             await asyncio.sleep(word.sleep_ms / 1_000)
             for number in range(word.effects):
@@ -163,6 +179,15 @@ def _make_agent(name: str, outside: Outside, concurrency: int) -> Agent:
                 ctx.publish(PUBLISHED, key=f"{ctx.run_id}/{ctx.task_id}", value=str(ctx.attempt))
             if ctx.attempt <= word.fails and (ctx.run_id, ctx.task_id) not in outside.healed:
                 raise Broken(f"attempt {ctx.attempt} was told to fail")
-            return Word(text=f"{word.text[:20]}{name[0]}" + "x" * word.pad, n=word.n + total)
+            return Said(text=f"{word.text[:20]}{name[0]}" + "x" * word.pad, n=word.n + total)
+
+    if agent.name == PLANNER.partition(".")[0]:
+
+        @agent.task(name="plan", retry=RETRY)
+        async def plan(ctx: Context, word: Word) -> PlanChange:
+            with outside.body(ctx):
+                outside.execution(ctx, word.kills)
+                await asyncio.sleep(word.sleep_ms / 1_000)
+                return next_change(ctx.task_id, word.grows or Grows(), other)
 
     return agent

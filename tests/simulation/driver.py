@@ -10,7 +10,15 @@ from contextlib import suppress
 
 from holdfast.bus.errors import BusUnavailable
 from holdfast.bus.port import Environment
-from holdfast.client import Client, CommandRefused, Run, RunConflict, WaitTimeout
+from holdfast.client import (
+    Client,
+    CommandRefused,
+    Run,
+    RunCancelled,
+    RunConflict,
+    RunFailed,
+    WaitTimeout,
+)
 from holdfast.client.settings import ClientSettings
 from holdfast.schemas import agents_of
 from holdfast.schemas.records import Event, EventType
@@ -82,6 +90,9 @@ class Driver:
                 if event.type is EventType.TASK_DEAD and job.care is not Care.NONE:
                     group.create_task(self._care(run, job, event))
             self._ended.add(job.run_id)
+            if job.plan.continue_as_new is not None:
+                with suppress(RunFailed, RunCancelled):
+                    await run.result()  # of the last in the row
 
     async def _submit(self, client: Client, job: Job) -> Run[object]:
         evidence, plan = self._outside.evidence, job.plan
@@ -89,7 +100,7 @@ class Driver:
         while True:
             evidence.add(Submission(job.run_id, False, plan.name, order_key=key))
             try:
-                run = await client.submit(plan, {}, run_id=job.run_id)
+                run = await client.submit(plan, job.given, run_id=job.run_id)
             except BusUnavailable:
                 continue
             evidence.add(Submission(job.run_id, True, plan.name, order_key=key))

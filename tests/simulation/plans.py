@@ -1,4 +1,7 @@
-"""Plans drawn from a seed: chains, fan-outs, maps, retries, deadlines, order keys, waits."""
+"""Plans drawn from a seed: chains, fan-outs, maps, retries, deadlines, order keys, waits.
+
+What makes some of them live (joins, loops, growth, ...) is drawn in `living`.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,24 @@ from typing import Any
 from holdfast.schemas import Plan
 from holdfast.schemas.plan import OnFailure
 from tests.simulation.agents import AGENTS
+from tests.simulation.living import (
+    FOR_EVER,
+    PLANNER,
+    Life,
+    draw_life,
+    draw_row,
+    inner_plan,
+    settings_of,
+)
 
 TASKS_MAX = 6
 ORDER_KEYS = ("k1", "k2")
 DEPENDENCIES = 1.5
 """On how many of the tasks before it a task depends, on average."""
-FOR_EVER = 1_000
 WAITING_SHARE, WAITS_SHARE = 0.3, 0.4
 """Of the runs, those that wait for something; and of their tasks."""
+LIVING_SHARE = 0.15
+"""Of the runs, those whose plans live."""
 
 
 class Care(Enum):
@@ -45,7 +58,7 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One run that somebody asks for, `times` times.
+    """One run that somebody asks for, `times` times, with the input `given`.
 
     `cancel_s`: cancelled after so long; `pause_s`: paused then, and resumed as long after that.
     `conflict`: another input is submitted under the same id. `poison`: a task that cannot succeed.
@@ -54,6 +67,7 @@ class Job:
 
     run_id: str
     plan: Plan
+    given: dict[str, Any]
     start_s: float
     times: int
     cancel_s: float | None
@@ -64,8 +78,25 @@ class Job:
     words: tuple[Words, ...]
 
 
-def draw_job(drawn: random.Random, waiting: random.Random, number: int) -> Job:
-    """Draw one run and its plan; from `waiting` all that its handlers wait for.
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A task that is about to be drawn: it comes after some of `before`; `settings`: its input.
+
+    `calm`: nothing but poison may end it; `life`: what makes it live.
+    """
+
+    name: str
+    before: list[str]
+    settings: dict[str, Any]
+    calm: bool
+    life: Life | None
+
+
+def draw_job(
+    drawn: random.Random, waiting: random.Random, living: random.Random, number: int
+) -> Job:
+    """Draw one run and its plan; from `waiting` all that its handlers wait for, from `living` what
+    makes its plan live.
 
     A run with a poison task has nothing else that could end it before the poison is found.
     """
@@ -80,6 +111,8 @@ def draw_job(drawn: random.Random, waiting: random.Random, number: int) -> Job:
     names = [f"t{index}" for index in range(drawn.randint(1, TASKS_MAX))]
     poison = drawn.choice(names) if poisoned else None
     patient = waiting.random() < WAITING_SHARE
+    lives = living.random() < LIVING_SHARE and not poisoned
+    plan.continue_as_new, given = draw_row(living) if lives else (None, {})
     words: list[Words] = []
     for index, name in enumerate(names):
         settings = _draw_settings(drawn)
@@ -88,11 +121,14 @@ def draw_job(drawn: random.Random, waiting: random.Random, number: int) -> Job:
             settings["kills" if kills else "fails"] = FOR_EVER
         if patient and waiting.random() < WAITS_SHARE:
             settings["waits"] = draw_waits(waiting)
-        items = _add(plan, drawn, name, names[:index], settings, calm=poisoned)
-        words += _draw_words(waiting, name, items, settings.get("waits"))
+        before = names[:index]
+        life = draw_life(living, before, names[index + 1 :]) if lives else None
+        parts = _add(plan, drawn, Draft(name, before, settings, poisoned, life))
+        words += _draw_words(waiting, parts, settings.get("waits"))
     return Job(
         run_id=f"r{number}",
         plan=plan,
+        given=given,
         start_s=drawn.uniform(0.0, 1.5),
         times=1 + (drawn.random() < 0.3),
         cancel_s=drawn.uniform(0.0, 1.5) if drawn.random() < 0.1 and not poisoned else None,
@@ -119,16 +155,9 @@ def _draw_settings(drawn: random.Random) -> dict[str, Any]:
     }
 
 
-def _add(
-    plan: Plan,
-    drawn: random.Random,
-    name: str,
-    before: list[str],
-    settings: dict[str, Any],
-    *,
-    calm: bool,
-) -> int | None:
-    """Add a task that comes after some of those before it; return how many items a map has."""
+def _add(plan: Plan, drawn: random.Random, draft: Draft) -> list[str]:
+    """Add a task; return what signals for its handlers are called after."""
+    name, before, calm, life = draft.name, draft.before, draft.calm, draft.life
     task = f"{drawn.choice(AGENTS)}.work"
     common: dict[str, Any] = {
         "after": [n for n in before if drawn.random() < DEPENDENCIES / len(before)],
@@ -142,13 +171,36 @@ def _add(
     if drawn.random() < 0.05 and not calm:
         common["queue_timeout_s"] = drawn.uniform(0.05, 1.0)
     if drawn.random() < 0.2 and not calm:
-        items = [{**settings, "text": f"{name}{i}"} for i in range(drawn.randint(0, 5))]
+        items = [{**draft.settings, "text": f"{name}{i}"} for i in range(drawn.randint(0, 5))]
         failure: OnFailure = "collect" if drawn.random() < 0.5 else "fail"
         parallel = drawn.randint(1, 3)
         plan.map(name, task, over=items, max_parallel=parallel, on_failure=failure, **common)
-        return len(items)
-    plan.task(name, task, **common, text=name, **settings)
-    return None
+        return [f"{name}.{number}" for number in range(len(items))]
+    if life is not None:
+        return _add_living(plan, task, draft, life, common)
+    plan.task(name, task, **common, text=name, **draft.settings)
+    return [name]
+
+
+def _add_living(
+    plan: Plan, task: str, draft: Draft, life: Life, common: dict[str, Any]
+) -> list[str]:
+    """Add a task that lives."""
+    given = settings_of(life, draft.settings)
+    common.update(life.common)
+    work: Plan | str = PLANNER if life.planner else task
+    if life.inner:
+        work, given = inner_plan(life, task, given)
+        for setting in ("order_key", "order", "queue_timeout_s"):
+            common.pop(setting, None)
+    if life.rounds:
+        until = f"output.n > `{life.rounds + 2}`"
+        common["repeat"] = {"until": until, "at_most": life.rounds}
+    plan.task(draft.name, work, **common, text=draft.name, **given)
+    if life.inner:
+        return []
+    rounds = [f"{draft.name}.{number}" for number in range(1, life.rounds + 1)]
+    return rounds or [draft.name]
 
 
 def draw_waits(drawn: random.Random) -> dict[str, Any]:
@@ -170,12 +222,12 @@ def draw_waits(drawn: random.Random) -> dict[str, Any]:
 
 
 def _draw_words(
-    drawn: random.Random, name: str, items: int | None, waits: dict[str, Any] | None
+    drawn: random.Random, parts: list[str], waits: dict[str, Any] | None
 ) -> Iterator[Words]:
-    """Draw the signals for a task, or for each item of a map."""
+    """Draw the signals for a task, or for each item of a map or round of a loop."""
     if waits is None or not waits.get("hears"):
         return
     after_s = drawn.choice((0.0, drawn.uniform(0.0, 2.0)))
-    for task_id in [name] if items is None else [f"{name}.{number}" for number in range(items)]:
+    for task_id in parts:
         twice, wrong = drawn.random() < 0.3, drawn.random() < 0.3
         yield Words(task_id, waits["hears"], after_s, twice, wrong)

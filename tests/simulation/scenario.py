@@ -103,9 +103,10 @@ class Scenario:
             *(topics.tasks(name) for name in AGENTS),
             *(topics.control(name) for name in AGENTS),
         )
-        # A draw of its own: runs that wait for nothing stay what they were before there were waits.
-        waiting, count = random.Random(f"waits {seed}"), drawn.randint(RUNS_MIN, RUNS_MAX)
-        self.jobs = [draw_job(drawn, waiting, n) for n in range(count)][:runs]
+        # Draws of their own: runs that neither wait nor live stay what they were.
+        waiting, living = random.Random(f"waits {seed}"), random.Random(f"lives {seed}")
+        count = drawn.randint(RUNS_MIN, RUNS_MAX)
+        self.jobs = [draw_job(drawn, waiting, living, n) for n in range(count)][:runs]
         faults = draw_faults(drawn, drawn.randint(FAULTS_MIN, FAULTS_MAX))
         self.faults = [f for n, f in enumerate(faults) if keep is None or n in keep]
         jumps = [fault for fault in self.faults if fault.name.startswith("clock jump")]
@@ -280,21 +281,32 @@ class Scenario:
         self.world.broker.stale_offsets = lambda: False
 
     def _calm(self) -> bool:
-        processes = self.world.processes
-        return (
-            not self.world.broker.network.away
-            and not any(p.stopped and p.alive for p in processes.values())
-            and all(p.alive for n, p in processes.items() if n in self.services and n != "client")
-            and not any(p.alive for n, p in processes.items() if n not in self.services)
-            and all(n in self._runtimes for n in self.services if n != "client")
-            and all(self._runtimes[n].host.settled for n in self.services if n != "client")
-        )
+        if self.world.broker.network.away:
+            return False
+        for name, process in self.world.processes.items():
+            if process.alive and (process.stopped or name not in self.services):
+                return False
+            if name in self.services and name != "client":
+                runtime = self._runtimes.get(name)
+                if not process.alive or runtime is None or not runtime.host.settled:
+                    return False
+        return True
 
     def _stays_calm(self) -> bool:
         """Let time pass, until something is not calm any more. Who loses a slot as late as now (the
         broker ended a transaction whose end was lost) must have its time to read on."""
+        world, seen_s = self.world, -1.0
+
+        def disturbed() -> bool:
+            # Once for each moment: what disturbs lasts longer, and all of it is dear to look at.
+            nonlocal seen_s
+            if world.clock.now == seen_s:
+                return False
+            seen_s = world.clock.now
+            return not self._calm()
+
         try:
-            self.world.run(lambda: not self._calm(), SETTLE_S)
+            world.run(disturbed, SETTLE_S)
         except StandStill:
             return True
         return False

@@ -22,8 +22,11 @@ from pydantic import BaseModel, ValidationError
 from holdfast.agents.breaker import Breaker
 from holdfast.agents.context import Context, SyncContext
 from holdfast.agents.errors import DefinitionError
-from holdfast.schemas import ConfigurationError, check_state_name, plan
+from holdfast.schemas import ConfigurationError, PlanError, check_state_name, plan
+from holdfast.schemas.plan import plan_error, split_task_name
 from holdfast.schemas.plan_change import PlanChange, PlanChangeDocument, PlanVersion
+from holdfast.schemas.plan_settings import Compensation
+from holdfast.schemas.plan_tasks import Undoing, said_undoing
 from holdfast.schemas.records import RetryPolicy
 
 __all__ = ["Agent", "AgentTask", "Compatibility", "Retry"]
@@ -70,6 +73,7 @@ class AgentTask(plan.Task[In, Out], Generic[In, Out]):
     handler: Callable[..., Any]
     compatibility: Compatibility = "backward"
     uses: tuple[Breaker, ...] = ()
+    compensate: Compensation | None = None
     returns_plan: bool = False
     """Its handler returns a `PlanChange`; its output is the `PlanVersion` that this made."""
 
@@ -172,6 +176,7 @@ class Agent:
         progress_timeout_s: float | None = None,
         compatibility: Compatibility = "backward",
         uses: Iterable[Breaker] = (),
+        compensate: Undoing = None,
     ) -> TaskDecorator: ...
 
     def task(
@@ -186,6 +191,7 @@ class Agent:
         progress_timeout_s: float | None = None,
         compatibility: Compatibility = "backward",
         uses: Iterable[Breaker] = (),
+        compensate: Undoing = None,
     ) -> Any:
         """Make a handler one of the agent's tasks; usable with and without arguments.
 
@@ -195,10 +201,12 @@ class Agent:
         `timeout_s` counts while the handler runs, `queue_timeout_s` while it waits to, and
         `progress_timeout_s` while it runs and neither commits a step nor calls `ctx.progress`.
         `uses`: breakers of what it cannot work without: it is not started while one of them is
-        open. Raises `DefinitionError` for what cannot work.
+        open. `compensate`: the agent's task that undoes it, in every plan that says nothing else:
+        a task, its name, or a mapping, see `Compensation`. Raises `DefinitionError` for what cannot
+        work.
         """
         limits = (timeout_s, queue_timeout_s, progress_timeout_s)
-        options = TaskOptions(name, retry, *limits, compatibility, tuple(uses))
+        options = TaskOptions(name, retry, *limits, compatibility, tuple(uses), compensate)
         decorator = TaskDecorator(self, options)
         return decorator if handler is None else decorator(handler)
 
@@ -266,6 +274,7 @@ class TaskOptions:
     progress_timeout_s: float | None
     compatibility: Compatibility
     uses: tuple[Breaker, ...] = ()
+    compensate: Undoing = None
 
     def check(self, where: str) -> None:
         """Raise `DefinitionError` for values that cannot be used."""
@@ -285,6 +294,30 @@ class TaskOptions:
             raise DefinitionError(
                 f"{where}: compatibility={self.compatibility!r} is none of {known}"
             )
+
+
+def _compensation(where: str, agent: str, said: Undoing) -> Compensation | None:
+    """Return what undoes a task of `agent`; raises `DefinitionError`."""
+    if said is None or said is False:
+        return None
+    if not isinstance(said, plan.Task | str | Compensation | Mapping):
+        raise DefinitionError(
+            f"{where}: compensate={said!r}: give a task of the agent (what @agent.task returns),"
+            " its name, or a mapping with task, input, retry and timeout_s"
+        )
+    try:
+        found = Compensation.model_validate(said_undoing(said))
+        owner = split_task_name(found.task)[0]
+    except ValidationError as error:
+        raise DefinitionError(f"{where}: {plan_error(error, 'compensate')}") from None
+    except PlanError as error:
+        raise DefinitionError(f"{where}: compensate: {error}") from None
+    if owner != agent:
+        raise DefinitionError(
+            f"{where}: compensate: {found.task!r} is another agent's task: an agent says how it"
+            " undoes its own work itself; name another agent's in the plan"
+        )
+    return found
 
 
 def _check_breakers(where: str, breakers: Iterable[Breaker]) -> None:
@@ -338,6 +371,7 @@ class TaskDecorator:
             handler=handler,
             compatibility=options.compatibility,
             uses=options.uses,
+            compensate=_compensation(where, agent.name, options.compensate),
             returns_plan=types.returns_plan,
         )
         agent.add(task)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_json
 
+from holdfast.agents.batches import batches
 from holdfast.agents.breaker import Breaker
 from holdfast.agents.doing import Compensate, EffectCall, StepCall, undoing
 from holdfast.agents.errors import CallFailed, DefinitionError
@@ -251,6 +252,21 @@ class Context(_BaseContext):
         undo = undoing(compensate)
         call = EffectCall(name, key, function, args, reconcile, idempotent, breaker, undo)
         return await self._execution.drive(self._execution.effect(call))
+
+    async def emit(self, item: Any) -> None:
+        """Hand out an item while this task goes on; see `emit_many`, which is faster for many."""
+        await self.emit_many((item,))
+
+    async def emit_many(self, items: Iterable[Any]) -> None:
+        """Hand out items (models, or JSON data) to the maps over them, in their order, each once.
+
+        A map whose `over` is `<this task>.emitted` begins with the first. Returns once its list has
+        taken them: while it is far behind, this waits, without a place. An execution that comes
+        here again must hand out the same items: take what changes from a step. Where no map goes
+        over them, they are passed over. Raises `DefinitionError`, `StepMismatch`, `CallFailed`.
+        """
+        for batch in batches(items):
+            await self._execution.drive(self._execution.emit(batch))
 
     async def patched(self, name: str) -> bool:
         """Tell whether this task takes the new way of a change of the code: `name` names it.

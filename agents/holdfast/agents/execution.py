@@ -8,15 +8,15 @@ end at their next `ctx` call, and the execution counts as running until they hav
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from holdfast.agents.batches import Batch
 from holdfast.agents.context import Context, Publication, SyncContext, TaskInfo
 from holdfast.agents.doing import AskCall, EffectCall, StepCall
-from holdfast.agents.errors import EffectNotApplied
+from holdfast.agents.emitting import Emissions
+from holdfast.agents.errors import DefinitionError, EffectNotApplied
 from holdfast.agents.failures import failure_of, text_of
 from holdfast.agents.guarding import Guard
 from holdfast.agents.handlers import Handler
@@ -24,8 +24,8 @@ from holdfast.agents.interrupts import Interrupt
 from holdfast.agents.keyed_state import StateTypes, StateUse
 from holdfast.agents.ledger import Ending
 from holdfast.agents.payloads import Payloads
+from holdfast.agents.procedures import Body, Driver, Procedure
 from holdfast.agents.published import PublishedTopics
-from holdfast.agents.step_results import is_async
 from holdfast.agents.steps import Begun, StepJournal, Steps, Worker, idempotency_key
 from holdfast.bus.port import Environment
 from holdfast.bus.registry import Registry
@@ -59,24 +59,6 @@ class Tools:
     worker: Worker = field(default_factory=Worker)
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
-    """A user's function to be called, where it may block."""
-
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    extra: dict[str, Any] = field(default_factory=dict)
-
-    def call(self) -> Any:
-        """Call it."""
-        return self.function(*self.arguments, **self.extra)
-
-
-Procedure = Generator[Body | Coroutine[Any, Any, Any], Any, Any]
-"""What a step does, written once: bodies to call and coroutines to wait for, which an asynchronous
-handler carries out on the loop and a synchronous one from its thread."""
-
-
 class Execution:
     """Runs one handler. `run` is called once; `interrupt` may be called at any time."""
 
@@ -93,17 +75,15 @@ class Execution:
         self._tools = tools
         now_ms = tools.environment.now_ms
         self._steps = Steps(envelope, journal, tools.payloads, now_ms, tools.worker)
+        self._driver = Driver(tools.environment, self._steps)
         self._guard = Guard(journal, self._steps.prove)
+        self._emissions = Emissions(self._steps, tools.payloads, envelope.run_id)
         self._on_progress = on_progress
         self._publications: list[Publication] = []
         self._journal = journal
         self._state: StateUse | None = None
         self._interrupt: Interrupt | None = None
         self._task: asyncio.Task[Any] | None = None
-        self._loop = asyncio.get_running_loop()
-        self._procedures: set[Procedure] = set()
-        self._threads: set[asyncio.Future[Any]] = set()
-        self._requests: set[concurrent.futures.Future[Any]] = set()
         self._started_ms = tools.environment.now_ms()
 
     @property
@@ -135,7 +115,7 @@ class Execution:
     def under_way(self) -> int:
         """How many steps, effects, asks and uses of `ctx.state` are under way: whether a function
         of them runs, or their commit is awaited, or an answer."""
-        return len(self._procedures)
+        return len(self._driver)
 
     @property
     def interrupted(self) -> bool:
@@ -179,8 +159,7 @@ class Execution:
         """End the handler; the first reason counts, but a lost slot is told of nothing."""
         if interrupt.replaces(self._interrupt):
             self._interrupt = interrupt
-        for request in list(self._requests):
-            request.cancel()
+        self._driver.stop()
         if self._task is not None:
             self._task.cancel()
 
@@ -189,12 +168,8 @@ class Execution:
         return None if self._interrupt is None else self._ending_of_interrupt(self._interrupt)
 
     def when_threads_end(self, callback: Callable[[], None]) -> None:
-        """Call back once no thread works for this execution any more; at once if none does."""
-        if not self._threads:
-            callback()
-            return
-        waiting = asyncio.gather(*self._threads, return_exceptions=True)
-        waiting.add_done_callback(lambda _: self.when_threads_end(callback))
+        """See `Driver.when_threads_end`."""
+        self._driver.when_threads_end(callback)
 
     # --- the handler ---------------------------------------------------------------------------
 
@@ -215,6 +190,8 @@ class Execution:
             raise asyncio.CancelledError
         if self._steps.parked is not None:
             raise self._steps.parked
+        if self._emissions.under_way:
+            raise DefinitionError("it returned while items were on their way: await each emit")
         try:
             if handler.task.returns_plan:
                 result = await self._apply(result)
@@ -247,39 +224,7 @@ class Execution:
             context = Context(self, info)
             return await task.call(context, value)
         sync_context = SyncContext(self, info)
-        return await self._blocking(lambda: task.call(sync_context, value))
-
-    async def _blocking(self, call: Callable[[], T]) -> T:
-        """Run `call` in a thread; when cancelled, the thread is left to end by itself."""
-        thread = asyncio.ensure_future(self._tools.environment.run_blocking(_guarded(call)))
-        self._threads.add(thread)
-        thread.add_done_callback(self._thread_ended)
-        return await asyncio.shield(thread)
-
-    def _thread_ended(self, thread: asyncio.Future[Any]) -> None:
-        self._threads.discard(thread)
-        if not thread.cancelled():
-            thread.exception()  # whoever waited for it may be gone: it counts as seen
-
-    def on_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """From a handler's thread: run `coroutine` on the loop and wait for it.
-
-        Raises `asyncio.CancelledError`, which `except Exception` does not catch, once the attempt
-        is over.
-        """
-        if self._interrupt is not None:
-            coroutine.close()
-            raise asyncio.CancelledError
-        request = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        self._requests.add(request)
-        try:
-            if self._interrupt is not None:
-                request.cancel()
-            return request.result()
-        except concurrent.futures.CancelledError:
-            raise asyncio.CancelledError from None
-        finally:
-            self._requests.discard(request)
+        return await self._driver.block(lambda: task.call(sync_context, value))
 
     # --- steps and effects ---------------------------------------------------------------------
 
@@ -337,6 +282,11 @@ class Execution:
             raise call.failed(found.failure)
         return (yield call.decode(self._tools.payloads, found.result))
 
+    def emit(self, batch: Batch) -> Procedure:
+        """See `Context.emit_many`."""
+        self._go_on()
+        yield from self._emissions.emit(batch)
+
     def patched(self, name: str) -> Procedure:
         """See `Context.patched`."""
         self._go_on()
@@ -349,77 +299,23 @@ class Execution:
         """See `State.get`."""
         return (yield self.state_use.get(name, kind, default))
 
-    async def drive(self, procedure: Procedure) -> Any:
-        """Carry out a procedure on the loop."""
-        self._procedures.add(procedure)
-        try:
-            return await self._drive(procedure)
-        finally:
-            self._procedures.discard(procedure)
-            self._steps.ended()
-
-    async def _drive(self, procedure: Procedure) -> Any:
-        value, error = None, None
-        while True:
-            try:
-                operation = procedure.throw(error) if error else procedure.send(value)
-            except StopIteration as stop:
-                return stop.value
-            value, error = None, None
-            try:
-                if isinstance(operation, Body):
-                    value = await self._body(operation)
-                else:
-                    value = await operation
-            except BaseException as raised:  # noqa: BLE001 it is the procedure's to deal with
-                error = raised
+    def drive(self, procedure: Procedure) -> Coroutine[Any, Any, Any]:
+        """See `Driver.drive`."""
+        return self._driver.drive(procedure)
 
     def drive_in_thread(self, procedure: Procedure) -> Any:
-        """Carry out a procedure from a handler's thread.
+        """See `Driver.drive_in_thread`."""
+        return self._driver.drive_in_thread(procedure)
 
-        Synchronous bodies run in this very thread: for a second one it might wait for ever, where
-        all threads are held by handlers that wait likewise.
-        """
-        self._procedures.add(procedure)
-        try:
-            return self._drive_in_thread(procedure)
-        finally:
-            self._procedures.discard(procedure)
-            if self._procedures:  # another thread of the handler waits, perhaps
-                self._loop.call_soon_threadsafe(self._steps.ended)
-
-    def _drive_in_thread(self, procedure: Procedure) -> Any:
-        value, error = None, None
-        while True:
-            try:
-                operation = procedure.throw(error) if error else procedure.send(value)
-            except StopIteration as stop:
-                return stop.value
-            value, error = None, None
-            try:
-                if isinstance(operation, Body):
-                    value = self._body_in_thread(operation)
-                else:
-                    value = self.on_loop(operation)
-            except BaseException as raised:  # noqa: BLE001 it is the procedure's to deal with
-                error = raised
-
-    def _body_in_thread(self, body: Body) -> Any:
-        value = body.call()
-        return self.on_loop(_await(value)) if inspect.isawaitable(value) else value
+    def on_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """See `Driver.on_loop`."""
+        return self._driver.on_loop(coroutine)
 
     def _begin(self, call: StepCall | EffectCall) -> Begun:
         self._go_on()
         begun = self._steps.begin(call.name, call.key, call.function, call.arguments)
         self._steps.can_be_undone(begun, call.undo)
         return begun
-
-    async def _body(self, body: Body) -> Any:
-        await self._steps.rise()
-        if is_async(body.function):
-            return await body.call()
-        value = await self._blocking(body.call)
-        return await value if inspect.isawaitable(value) else value
 
     # --- endings -------------------------------------------------------------------------------
 
@@ -429,7 +325,7 @@ class Execution:
 
     def progress(self, message: str, fraction: float | None) -> None:
         """See `Context.progress`; may be called from any thread."""
-        self._loop.call_soon_threadsafe(self._on_progress, message, fraction)
+        self._driver.soon(self._on_progress, message, fraction)
 
     def _failed(self, error: BaseException) -> Ending:
         ending = self._ending(Outcome.FAILED)
@@ -458,19 +354,3 @@ class Execution:
             started_ms=self._started_ms,
             finished_ms=self._tools.environment.now_ms(),
         )
-
-
-def _guarded(call: Callable[[], T]) -> Callable[[], T]:
-    """Return `call` without the one exception that a future refuses, and would wait on for ever."""
-
-    def guarded() -> T:
-        try:
-            return call()
-        except StopIteration as error:
-            raise RuntimeError("a synchronous function raised StopIteration") from error
-
-    return guarded
-
-
-async def _await(value: Awaitable[T]) -> T:
-    return await value

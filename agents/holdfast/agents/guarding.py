@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 
 from holdfast.agents.breaker import Breaker
 from holdfast.agents.circuits import Outage, Passage, blamed
+from holdfast.agents.procedures import Body, Procedure
 from holdfast.schemas.records import Failure
-
-if TYPE_CHECKING:
-    from holdfast.agents.execution import Body
 
 __all__ = ["Guard", "GuardJournal"]
 
@@ -49,9 +47,7 @@ class Guard:
         """Wait until a breaker lets a call through; without one nothing is waited for."""
         return _no_passage() if breaker is None else self._journal.enter(breaker)
 
-    def call(
-        self, passage: Passage | None, body: Body
-    ) -> Generator[Body | Coroutine[Any, Any, Any], Any, Any]:
+    def call(self, passage: Passage | None, body: Body) -> Procedure:
         """Call a body, once ownership is proven, and tell the breaker what came of it."""
         if passage is None:
             yield self._prove()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from holdfast.agents.ledger import cancelled_failure
 from holdfast.schemas.records import Failure, Outcome
 
-__all__ = ["Interrupt"]
+__all__ = ["Interrupt", "interrupt_for"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +32,8 @@ class Interrupt:
         if self.sleeping:
             return False
         return self.failure is None or other.sleeping
+
+
+def interrupt_for(reason: str) -> Interrupt:
+    """Return the interrupt of an attempt that is cancelled, or over for another reason."""
+    return Interrupt(Outcome.CANCELLED, cancelled_failure(reason))

@@ -15,22 +15,19 @@ from dataclasses import dataclass
 from functools import partial
 
 from holdfast.agents.admission import Admission
-from holdfast.agents.agent_words import take_agent_word
 from holdfast.agents.breaker import Breaker
 from holdfast.agents.circuits import Circuits
 from holdfast.agents.committing import StepCommits
 from holdfast.agents.execution import Execution, Handler, Tools
-from holdfast.agents.interrupts import Interrupt
+from holdfast.agents.interrupts import interrupt_for
 from holdfast.agents.ledger import (
     Draft,
     Ending,
     Entry,
     Identity,
-    Incoming,
     Ledger,
     Phase,
     StepWrite,
-    cancelled_failure,
     first_that_fits,
     fold_step,
     unknown_task,
@@ -38,18 +35,11 @@ from holdfast.agents.ledger import (
 from holdfast.agents.metrics import AgentMetrics, PauseShare, SleepShare, StateShare
 from holdfast.agents.places import Places
 from holdfast.agents.progress import Progress
+from holdfast.agents.reading import Reading
 from holdfast.agents.resting import SLEEP_AFTER_S, Resting
 from holdfast.agents.run_journal import RunJournal
 from holdfast.agents.runs import Run, Runs
-from holdfast.agents.wire import (
-    AgentTopics,
-    Kept,
-    RecordMaker,
-    TaskHeaders,
-    check_names,
-    trace_of,
-    undecodable,
-)
+from holdfast.agents.wire import AgentTopics, RecordMaker
 from holdfast.bus.errors import Fenced, Rejected
 from holdfast.bus.port import Received, Record
 from holdfast.bus.slot.machine import Change, Commit, Opened, SlotControl
@@ -58,13 +48,9 @@ from holdfast.schemas.records import (
     AgentJournal,
     Ask,
     AskBody,
-    ControlAction,
-    ControlEnvelope,
-    Failure,
     FailureKind,
     Outcome,
     StepEntry,
-    TaskEnvelope,
 )
 from holdfast.schemas.state_keys import order_record_key
 
@@ -108,6 +94,9 @@ class AgentMachine:
             setup.topics, setup.agent, setup.identity.build_id, control.journal
         )
         self._runs = Runs(setup.places, self._report)
+        self._reading = Reading(
+            setup.topics, setup.identity, self._ledger, self._records, self._runs, setup.metrics
+        )
         self.resting = Resting(setup.places, self._runs, setup.sleep_after_s, self._take_progress)
         self.circuits = setup.circuits
         self._admission = Admission(
@@ -152,11 +141,9 @@ class AgentMachine:
             forward = self._control.misplaced(received)
             if forward is not None:
                 self._ledger.skip(received.topic, received.offset)
-                self._post([forward])
-            elif received.topic == self._setup.topics.tasks:
-                self._read_task(received, now_ms)
+                self._ledger.post(first_that_fits([[forward]]))
             else:
-                self._read_control(received, now_ms)
+                self._reading.read(received, now_ms)
         self._offer()
 
     def due(self, now_ms: int) -> int | None:
@@ -175,7 +162,8 @@ class AgentMachine:
         """See `SlotMachine`."""
         at_s = self._now_s()
         for run, said in self._progress.due(at_s):
-            self._post([self._records.progress(run.entry, said.message, said.fraction, now_ms)], ())
+            word = self._records.progress(run.entry, said.message, said.fraction, now_ms)
+            self._ledger.post(first_that_fits([[word], []]))
         drafts = self._ledger.collect(now_ms, at_s)
         if drafts is None:
             return None
@@ -243,73 +231,6 @@ class AgentMachine:
         """A body of `task` that kept its next attempt from starting is gone."""
         self._ledger.body_ended(task)
 
-    # --- records -------------------------------------------------------------------------------
-
-    def _read_task(self, received: Received, now_ms: int) -> None:
-        value = received.value
-        try:
-            if value is None:
-                raise Undecodable("a task record without a value")
-            envelope = decode(TaskEnvelope, value)
-            check_names(
-                envelope.run_id,
-                envelope.task_id,
-                envelope.attempt,
-                envelope.reply_key,
-                envelope.order_key,
-            )
-        except Undecodable as error:
-            self._bury(received, undecodable(error), now_ms)
-            return
-        if envelope.attempt > 1:
-            self._setup.metrics.retries.inc()
-        trace = trace_of(received.headers) if received.headers else None
-        incoming = Incoming(envelope, received.offset, len(value or b""), trace)
-        superseded = self._ledger.read(incoming, now_ms)
-        if superseded is not None:
-            self._runs.drop(superseded, _interrupt_for("superseded by a newer attempt"))
-
-    def _read_control(self, received: Received, now_ms: int) -> None:
-        try:
-            control = decode(ControlEnvelope, received.value or b"")
-            if take_agent_word(self._ledger, control, received):
-                return
-            check_names(control.run_id, control.task_id, control.attempt, control.reply_key)
-        except Undecodable as error:
-            self._bury(received, undecodable(error), now_ms)
-            return
-        if control.action is ControlAction.RELEASE:
-            self._ledger.release(control, received.position)
-            return
-        if control.action is ControlAction.REPLY:
-            self._ledger.reply(control, received.position, now_ms)
-            return
-        entry = self._ledger.cancel(control, received.position, now_ms)
-        run = None if entry is None else self._runs.get(entry)
-        if run is not None:
-            self._runs.interrupt(run, _interrupt_for(control.reason))
-
-    def _bury(self, received: Received, failure: Failure, now_ms: int) -> None:
-        """Keep a record that nobody can read, and tell the coordinator if its headers allow."""
-        self._setup.metrics.undecodable.inc()
-        self._ledger.skip(received.topic, received.offset)
-        instance = self._setup.identity.instance
-        answers: list[Record] = []
-        about = TaskHeaders.of(received.headers)
-        if about is not None and received.topic == self._setup.topics.tasks:
-            answer = self._records.undecodable_answer(received, about, failure, now_ms, instance)
-            answers.append(answer)
-        self._post(
-            *(
-                [self._records.dead_letter(received, failure, now_ms, kept), *answers]
-                for kept in Kept
-            )
-        )
-
-    def _post(self, *choices: Sequence[Record]) -> None:
-        """Have the first choice written; the next, where the bus does not take it."""
-        self._ledger.post(first_that_fits(choices))
-
     # --- changes -------------------------------------------------------------------------------
 
     def _change(self, draft: Draft) -> Change:
@@ -327,7 +248,7 @@ class AgentMachine:
             return self._change(draft)
         instead = draft.refuse(str(error))
         if draft.entry is not None:
-            self._runs.drop(draft.entry, _interrupt_for(str(error)))
+            self._runs.drop(draft.entry, interrupt_for(str(error)))
         return self._change(instead)
 
     def _apply(self, draft: Draft) -> None:
@@ -482,10 +403,6 @@ class AgentMachine:
             raise asyncio.CancelledError from None
         if not run.live or self._lost:
             raise asyncio.CancelledError
-
-
-def _interrupt_for(reason: str) -> Interrupt:
-    return Interrupt(Outcome.CANCELLED, cancelled_failure(reason))
 
 
 def _is_poison(draft: Draft) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from holdfast.agents.agent import Agent, AgentTask
+from holdfast.agents.errors import DefinitionError
 from holdfast.agents.handlers import Handler
 from holdfast.agents.payloads import AvroCodec, NoInput, NoOutput
 from holdfast.bus.errors import BusError
@@ -18,13 +19,15 @@ from holdfast.schemas import (
     Compatibility,
     Manifest,
     PayloadCodec,
+    PlanError,
     TaskManifest,
     UnsupportedType,
     encode,
 )
 from holdfast.schemas.records import BreakerRow
+from holdfast.schemas.resolution import check_compensations
 
-__all__ = ["SIGN_OF_LIFE_S", "ManifestPublisher", "register_tasks"]
+__all__ = ["SIGN_OF_LIFE_S", "ManifestPublisher", "check_undoing", "register_tasks"]
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +88,29 @@ def _manifest(task: AgentTask[Any, Any], input_id: int, output_id: int) -> TaskM
         queue_timeout_ms=_ms(task.queue_timeout_s),
         description=task.description,
         progress_timeout_ms=_ms(task.progress_timeout_s),
+        compensate=_compensation(task),
     )
+
+
+def _compensation(task: AgentTask[Any, Any]) -> str | None:
+    if task.compensate is None:
+        return None
+    return task.compensate.model_dump_json(exclude_defaults=True)
+
+
+async def check_undoing(manifest: Manifest, registry: Registry) -> None:
+    """Check what its tasks say of being undone; raises `DefinitionError`, `BusUnavailable`."""
+    if not any(task.compensate for task in manifest.tasks):
+        return
+    schemas = {
+        schema_id: await registry.schema(schema_id)
+        for task in manifest.tasks
+        for schema_id in (task.input_schema_id, task.output_schema_id)
+    }
+    try:
+        check_compensations(manifest, schemas.__getitem__)
+    except PlanError as error:
+        raise DefinitionError(str(error)) from None
 
 
 def _ms(seconds: float | None) -> int | None:

@@ -13,7 +13,7 @@ from difflib import SequenceMatcher
 
 from holdfast.agents.build import code_of
 from holdfast.agents.handlers import began_by
-from holdfast.schemas.records import StepEntry, StepKind, TaskEnvelope
+from holdfast.schemas.records import EMIT_NAME, StepEntry, StepKind, TaskEnvelope
 
 __all__ = ["Difference", "offers", "step_diff"]
 
@@ -62,6 +62,9 @@ def offers(envelope: TaskEnvelope, agent: str, journaled: Collection[StepEntry])
     began = [step for step in journaled if step.build_id]
     build = code_of(began_by(began)) if began else "BUILD"
     replay = f"holdfast dead-letters replay {run}/{task}/{envelope.attempt}"
+    # What it has handed out is being worked: without its journal it would hand it out once more.
+    handed_out = any(step.name == EMIT_NAME for step in journaled)
+    anew = f"holdfast run restart-task {run} {task} --reason WHY"
     return "\n".join(
         (
             "What can be done:",
@@ -69,8 +72,7 @@ def offers(envelope: TaskEnvelope, agent: str, journaled: Collection[StepEntry])
             f" {replay}",
             f"- keep the old version: put the old handler beside the new one, under "
             f"@{agent}.keep({envelope.task}, {build!r}); deploy, then {replay}",
-            f"- restart the task without its journal: holdfast run restart-task {run} {task} "
-            "--reason WHY",
+            *(() if handed_out else (f"- restart the task without its journal: {anew}",)),
             f"- fork the run: holdfast run fork {run} --from {task.partition('.')[0]}",
         )
     )

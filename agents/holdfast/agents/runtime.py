@@ -14,7 +14,7 @@ from holdfast.agents.execution import Tools
 from holdfast.agents.keyed_state import StateTypes
 from holdfast.agents.ledger import Identity
 from holdfast.agents.machine import AgentMachine, AgentSetup
-from holdfast.agents.manifest import ManifestPublisher, register_tasks
+from holdfast.agents.manifest import ManifestPublisher, check_undoing, register_tasks
 from holdfast.agents.metrics import AgentMetrics
 from holdfast.agents.payloads import Payloads
 from holdfast.agents.places import Places
@@ -104,7 +104,7 @@ class AgentRuntime:
         """Check topics and schemas, publish the manifest, join the group.
 
         Raises `ConfigurationError`, `TopicMismatch`, `TopicMissing`, `UnsupportedType`,
-        `IncompatibleSchema`, `BusUnavailable`; nothing is left running then.
+        `DefinitionError`, `IncompatibleSchema`, `BusUnavailable`; nothing is left running then.
         """
         try:
             await self._start()
@@ -151,6 +151,7 @@ class AgentRuntime:
             now_ms,
             now_ms,
         )
+        await check_undoing(manifest, registry)
         setup = AgentSetup(
             agent.name,
             Identity(settings.instance, self._build_id),

@@ -27,6 +27,7 @@ from holdfast.agents.payloads import Payloads
 from holdfast.agents.step_results import ResultCodec, digest, result_codec
 from holdfast.schemas import Unencodable
 from holdfast.schemas.records import (
+    EMIT_NAME,
     AskBody,
     BlobReference,
     Payload,
@@ -141,6 +142,11 @@ class Steps:
     ) -> Begun:
         """Take note of a step; raises `DuplicateStep`, `StepMismatch`, `DefinitionError`."""
         _check_identity(name, key)
+        return self._note(name, key, function, arguments)
+
+    def _note(
+        self, name: str, key: str, function: Callable[..., Any], arguments: tuple[Any, ...]
+    ) -> Begun:
         if (name, key) in self._asked:
             raise self.park(
                 DuplicateStep(
@@ -175,6 +181,10 @@ class Steps:
     def begin_ask(self, name: str, key: str, arguments: tuple[Any, ...]) -> Begun:
         """Take note of an ask; raises as `begin`."""
         return self.begin(name, key, _no_result, arguments)
+
+    def begin_batch(self, first: int, arguments: tuple[Any, ...]) -> Begun:
+        """Take note of items that are handed out; raises `StepMismatch`."""
+        return self._note(EMIT_NAME, str(first), _no_result, arguments)
 
     def named(self, name: str) -> list[StepEntry]:
         """Return all that is journaled under `name`, by whichever attempt."""
@@ -233,8 +243,21 @@ class Steps:
     async def answer(self, begun: Begun) -> StepEntry:
         """Return the answer to an ask, however long it takes."""
         entry = await self._journal.answer(begun.name, begun.key)
-        self._summarize(entry)
+        if begun.name != EMIT_NAME:  # of which there may be thousands; the events tell of each
+            self._summarize(entry)
         return entry
+
+    async def forget(self, name: str, key: str) -> None:
+        """Return once a step that nothing asks for any more is out of the journal."""
+        await self._journal.write(name, key, None)
+
+    def other_batch(self, key: str, what: str) -> Parked:
+        """Return the error for items that are handed out in other batches than before."""
+        return self._mismatch(
+            f"items are handed out otherwise than in an execution before: then a batch began with"
+            f" number {key}, now {what} are one",
+            Difference((EMIT_NAME, key), "another batch"),
+        )
 
     async def rise(self) -> None:
         """See `StepJournal`."""
@@ -358,6 +381,8 @@ def _check_identity(name: str, key: str) -> None:
         )
     if name == PATCHED:
         raise DefinitionError(f"step name {name!r} cannot be used: marks of ctx.patched have it")
+    if name == EMIT_NAME:
+        raise DefinitionError(f"step name {name!r} cannot be used: what is handed out has it")
     if not isinstance(key, str) or len(key) > _KEY_CHARS_MAX:
         raise DefinitionError(
             f"the key of step {name!r} must be a string of at most {_KEY_CHARS_MAX} characters"

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from holdfast.agents.batches import batches
 from holdfast.schemas.plan import Plan, PlanDocument, Task
 
 if TYPE_CHECKING:
@@ -32,6 +33,15 @@ class SyncWaits:
         """See `Context.patched`."""
         answer: bool = self._execution.drive_in_thread(self._execution.patched(name))
         return answer
+
+    def emit(self, item: Any) -> None:
+        """See `Context.emit`."""
+        self.emit_many((item,))
+
+    def emit_many(self, items: Iterable[Any]) -> None:
+        """See `Context.emit_many`."""
+        for batch in batches(items):
+            self._execution.drive_in_thread(self._execution.emit(batch))
 
     def sleep(self, name: str, duration: float | timedelta, *, key: str = "") -> None:
         """See `Context.sleep`."""

@@ -18,10 +18,12 @@ from typing import Any, Literal, NoReturn, Protocol, TypeAlias, TypeVar, cast
 from holdfast.agents import Agent, Context, SyncContext
 from holdfast.agents.agent import AgentTask
 from holdfast.agents.asking import Asking
+from holdfast.agents.batches import Batch
 from holdfast.agents.context import Publication, TaskInfo
 from holdfast.agents.doing import AskCall, EffectCall, StepCall
-from holdfast.agents.execution import Body, Execution, Procedure
+from holdfast.agents.execution import Execution
 from holdfast.agents.keyed_state import StateUse
+from holdfast.agents.procedures import Body, Procedure
 from holdfast.agents.step_results import is_async
 from holdfast.testing.sim.skipping import USERS_CODE
 from holdfast.testing.sim.threads import halt_thread
@@ -161,6 +163,10 @@ class _Watched:
     def ask(self, call: AskCall) -> Procedure:
         """See `Execution.ask`."""
         return self._execution.ask(call)
+
+    def emit(self, batch: Batch) -> Procedure:
+        """See `Execution.emit`."""
+        return self._execution.emit(batch)
 
     def patched(self, name: str) -> Procedure:
         """See `Execution.patched`."""

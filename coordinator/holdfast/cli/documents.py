@@ -76,6 +76,7 @@ def run_document(run: RunView) -> Document:
         "created_ms": run.created_ms,
         "deadline_ms": run.deadline_ms,
         "finished_ms": run.finished_ms,
+        "start_ms": run.start_ms,
         "tasks": run.tasks_by_state,
         "parent": _parent(run),
         "successor": run.successor,
@@ -114,7 +115,10 @@ def task_document(task: TaskView) -> Document:
         "finished_ms": task.finished_ms,
         "retry_ms": task.retry_ms,
         "items": {"total": task.total, "done": task.done, "failed": task.failed},
+        "arrives_from": task.arrives_from,
+        "rounds": {"done": task.done, "at_most": task.total} if task.is_loop else None,
         "caller": task.caller,
+        "undoes": task.undoes,
         "child": task.child,
         "ruling": task.ruling,
     }

@@ -57,7 +57,7 @@ class Reading:
         return self._environment.now_ms()
 
     async def ask(self, question: Callable[[Connection], T]) -> T:
-        """Return the answer to one of `projection.queries`."""
+        """Return the answer to a question of the projection, such as `list_runs`."""
         return await self._projection.query(question)
 
     async def waiting(self) -> int:

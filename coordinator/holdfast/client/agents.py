@@ -16,10 +16,12 @@ from holdfast.schemas import (
     AgentPause,
     Command,
     CommandAction,
+    ConfigurationError,
     CoordinatorJournal,
     Event,
     EventType,
     decode,
+    did_you_mean,
 )
 from holdfast.schemas.command_arguments import PauseArguments
 from holdfast.schemas.pauses import agent_entity
@@ -59,6 +61,19 @@ class Agents:
         """Go on after `pause` of the same agent or order key."""
         return await self._send(CommandAction.RESUME, agent, order_key, reason)
 
+    async def require(self, *agents: str) -> None:
+        """Raise `CommandRefused` naming the first of these that has no topics here."""
+        connection = (await self._connect()).connection
+        topics = await connection.bus.describe_topics()
+        prefix = connection.topics.tasks("x").removesuffix("x")
+        known = sorted(name.removeprefix(prefix) for name in topics if name.startswith(prefix))
+        for agent in agents:
+            if check_name(agent, "agent") not in known:
+                hint = did_you_mean(agent, known)
+                raise CommandRefused(
+                    f"agent {agent!r} has no topics here{hint}; start it once, or correct the name"
+                )
+
     async def paused(self, agent: str) -> list[AgentPause]:
         """Return what of an agent is paused, as committed: the whole agent first, then keys.
 
@@ -86,6 +101,10 @@ class Agents:
     ) -> CommandReceipt:
         connection = (await self._connect()).connection
         entity = agent_entity(check_name(agent, "agent"))
+        if order_key == "":
+            raise ConfigurationError(
+                "an order key is not empty; without one all of the agent is meant"
+            )
         command_id = connection.environment.new_id()
         arguments = PauseArguments(order_key=order_key).to_json()
         command = Command(command_id, action, None, arguments, connection.actor, reason)

@@ -206,6 +206,7 @@ class Client:
         new_run_id: str | None = None,
         from_task: str | None = None,
         input: Any = None,  # noqa: A002 - it is the word of the plan's format
+        reason: str = "",
     ) -> Run[Any]:
         """Submit a run once more, reusing the outputs of tasks that succeeded.
 
@@ -213,21 +214,26 @@ class Client:
         the old one, so that asking twice forks once. With it that task, and all that follows from
         it, is worked again, whatever became of it; the old run may have ended in any way, and goes
         on beside if it is open; the new id is `<run>.r<n>`. `input`, with `from_task`: another
-        input of the run; None: the old one. Effects keep their idempotency keys.
+        input of the run; None: the old one. Effects keep their idempotency keys. `reason`: why, for
+        the audit trail: it stands in the first event of the new run.
 
         Raises `ClientError` (its state, or the task, allows no fork: with the remedy),
-        `EventsLost`, `PlanError` (the input does not fit).
+        `EventsLost`, `PlanError` (the input does not fit), `RunConflict` (the new id is another
+        run's), `WaitTimeout` (it is kept, but no coordinator has answered in 10 s).
         """
         old = await self.run(run_id, order_key)
         found = await build_fork(old.past())
         if from_task is not None:
-            return await self._fork_from(found, from_task, new_run_id, input)
+            return await self._fork_from(found, from_task, new_run_id, reason, input)
         if input is not None:
             raise ClientError("another input needs the task from which the fork is to begin")
         connected = await self._connect()
         new_id = check_run_id(new_run_id or fork_id(run_id))
-        submission = found.submission(connected.connection.actor, new_id)
-        return await self._send(connected, new_id, submission)
+        submission = found.submission(connected.connection.actor, new_id, reason)
+        run = await self._send(connected, new_id, submission)
+        if new_run_id:
+            await run.accepted(COMMAND_WAIT_S)  # the id may be another run's
+        return run
 
     async def retry_from(
         self,
@@ -250,10 +256,15 @@ class Client:
             downstream(found.plan.plan, task_id)  # nothing is cancelled for what cannot be forked
             await _end(old, found, reason, cancel=cancel)
             found = await build_fork(old.past())
-        return await self._fork_from(found, task_id, new_run_id, None)
+        return await self._fork_from(found, task_id, new_run_id, reason)
 
     async def _fork_from(
-        self, found: Fork, task_id: str, new_run_id: str | None, run_input: Any
+        self,
+        found: Fork,
+        task_id: str,
+        new_run_id: str | None,
+        reason: str,
+        run_input: Any = None,
     ) -> Run[Any]:
         connected = await self._connect()
         row = found.row
@@ -261,13 +272,13 @@ class Client:
         for new_id in [check_run_id(new_run_id)] if new_run_id else retry_ids(row.run_id):
             changed = await self._changed(connected, found, new_id, run_input)
             actor = connected.connection.actor
-            submission = found.submission_from(task_id, actor, new_id, changed)
+            submission = found.submission_from(task_id, actor, new_id, changed, reason)
             run = await self._send(connected, new_id, submission)
-            if new_run_id:
-                return run
             try:
                 await run.accepted(COMMAND_WAIT_S)
             except RunConflict:
+                if new_run_id:
+                    raise
                 continue  # another retry, from another task or of another try, has this id
             return run
         raise ClientError(f"run {row.run_id!r} was retried too often: name the new run's id")
@@ -307,7 +318,9 @@ class Client:
 
         async def send(target: BulkTarget) -> str:
             if target.ended and action in (BulkAction.RETRY, BulkAction.REPLAY):
-                fork = await self.fork(target.run_id, order_key=target.order_key)
+                why = f"{reason} (bulk {common})" if reason else f"bulk {common}"
+                key = target.order_key
+                fork = await self.fork(target.run_id, order_key=key, reason=why)
                 return f"run {target.run_id!r} goes on as {fork.id!r}"
             run = await self.run(target.run_id, target.order_key)
             word = CommandAction(action.value)

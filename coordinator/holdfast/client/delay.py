@@ -37,7 +37,10 @@ class Start:
             return cls(at_ms=round(at.timestamp() * 1_000))
         if after is not None:
             if not timedelta(0) <= after <= DELAY_MAX:
-                raise PlanError(f"start_in={after} is not between 0 and {DELAY_MAX.days} days")
+                raise PlanError(
+                    f"start_in: {after.total_seconds():g} s is not between 0 and"
+                    f" {DELAY_MAX.days} days"
+                )
             return cls(in_ms=round(after.total_seconds() * 1_000))
         return AT_ONCE
 

@@ -29,7 +29,7 @@ from holdfast.schemas import (
     TaskState,
     did_you_mean,
 )
-from holdfast.schemas.plan_checks import check_plan
+from holdfast.schemas.plan_checks import check_plan, emitter_of
 
 __all__ = ["Changed", "Fork", "build_fork", "downstream", "fork_id", "retry_ids"]
 
@@ -102,7 +102,7 @@ class Fork:
             raise EventsLost("the first events of the run are no longer on the bus: submit it anew")
         return self.row
 
-    def submission(self, submitted_by: str, run_id: str) -> Submission:
+    def submission(self, submitted_by: str, run_id: str, reason: str = "") -> Submission:
         """Return the new submission of a run that failed. Raises `EventsLost`, `ClientError`."""
         row = self._known()
         if row.state not in _FORKABLE:
@@ -110,10 +110,17 @@ class Fork:
                 f"run {row.run_id!r} is {row.state}: only a run that failed or was cancelled can be"
                 " forked as a whole; name the task to fork it from"
             )
-        return self._submission(submitted_by, run_id, frozenset(), row.input_hash)
+        made = self._submission(submitted_by, run_id, frozenset(), row.input_hash)
+        made.reason = _told(f"once more {row.run_id}", submitted_by, reason)
+        return made
 
     def submission_from(
-        self, task_id: str, submitted_by: str, run_id: str, changed: Changed | None = None
+        self,
+        task_id: str,
+        submitted_by: str,
+        run_id: str,
+        changed: Changed | None = None,
+        reason: str = "",
     ) -> Submission:
         """Return a submission that works a task again, and all that follows from it.
 
@@ -127,6 +134,7 @@ class Fork:
         made = self._submission(
             submitted_by, run_id, again, hashlib.sha256(said.encode()).hexdigest()
         )
+        made.reason = _told(f"once more {row.run_id} from task {task_id!r}", submitted_by, reason)
         if changed is not None:
             made.input, made.order_key = changed.input, changed.order_key
         return made
@@ -139,6 +147,7 @@ class Fork:
         if self.undone:
             document = self.plan.plan
             again.update(*(downstream(document, n) for n in self.undone if n in document.tasks))
+        again = self._with_emitters(again)
         return Submission(
             plan=self._plan_text(self.skipped - again),
             input=row.input,
@@ -148,6 +157,25 @@ class Fork:
             order_key=row.order_key,
             reused={name: out for name, out in self.reused.items() if name not in again},
         )
+
+    def _with_emitters(self, again: set[str]) -> set[str]:
+        """Return `again` with the tasks that hand out items to a map that is worked again.
+
+        Items are kept nowhere once a map has taken them: only their task can hand them out anew.
+        """
+        document = self.plan.plan
+        while True:
+            emitters = {
+                emitter_of(spec.map.over)
+                for name, spec in document.tasks.items()
+                if spec.map is not None
+                and spec.dropped is None
+                and (name in again or name not in self.reused.keys() | self.skipped)
+            }
+            new = sorted(name for name in emitters if name in self.reused and name not in again)
+            if not new:
+                return again
+            again = again.union(*(downstream(document, name) for name in new))
 
     def _plan_text(self, skipped: Collection[str]) -> str:
         """Return the plan; what an operator has skipped stays so, as by a change of the plan."""
@@ -160,6 +188,10 @@ class Fork:
         }
         document = plan.plan.model_copy(update={"tasks": tasks})
         return plan.model_copy(update={"plan": document}).to_json()
+
+
+def _told(what: str, actor: str, reason: str) -> str:
+    return f"{what}, by {actor}" + (f": {reason}" if reason else "")
 
 
 def downstream(plan: PlanDocument, task_id: str) -> frozenset[str]:

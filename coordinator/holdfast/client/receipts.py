@@ -43,5 +43,5 @@ def signal_receipt(signal_id: str, position: Position, event: Event) -> SignalRe
         told, outcome = "it came before: it counts once", SignalOutcome.REPEATED
     elif event.ask is not None:
         task_id = event.ask.task_id
-        told, outcome = f"task {task_id} has it", SignalOutcome.TAKEN
+        told, outcome = f"task {task_id!r} has it", SignalOutcome.TAKEN
     return SignalReceipt(signal_id, position, told, outcome, task_id)

@@ -270,10 +270,16 @@ class SyncClient:
         new_run_id: str | None = None,
         from_task: str | None = None,
         input: Any = None,  # noqa: A002 - it is the word of the plan's format
+        reason: str = "",
     ) -> SyncRun[Any]:
         """See `Client.fork`."""
         forking = self._client.fork(
-            run_id, order_key=order_key, new_run_id=new_run_id, from_task=from_task, input=input
+            run_id,
+            order_key=order_key,
+            new_run_id=new_run_id,
+            from_task=from_task,
+            input=input,
+            reason=reason,
         )
         return SyncRun(self._thread, self._thread.call(forking))
 

@@ -12,7 +12,7 @@ from holdfast.coordinator.engine import Arrival
 from holdfast.coordinator.ports import Agents, Schemas
 from holdfast.schemas.errors import HoldfastError, UnknownSchema
 from holdfast.schemas.pauses import AGENT_PREFIX
-from holdfast.schemas.plan import PlanDocument
+from holdfast.schemas.plan import PlanDocument, TaskNode, split_task_name
 from holdfast.schemas.plan_change import PlanChangeDocument
 from holdfast.schemas.plan_versions import ResolvedChange, agents_of_change, resolve_change
 from holdfast.schemas.records import (
@@ -26,7 +26,7 @@ from holdfast.schemas.records import (
     Submission,
     UndoAsk,
 )
-from holdfast.schemas.resolution import ResolvedPlan, agents_of, resolve
+from holdfast.schemas.resolution import ResolvedPlan, agents_of, resolve, works_of
 
 __all__ = ["Lookup"]
 
@@ -130,12 +130,16 @@ class Lookup:
                 document = PlanDocument.from_json(what.plan)
                 agents = agents_of(document)
                 manifests = self._agents.manifests(agents)
-                found = resolve(document, manifests, self._schema)
+                found = self._unknown("plan", document.tasks, manifests) or resolve(
+                    document, manifests, self._schema
+                )
             else:
                 change = PlanChangeDocument.from_json(what.change)
                 agents = agents_of_change(change)
                 manifests = self._agents.manifests(agents)
-                found = resolve_change(change, manifests, self._schema)
+                found = self._unknown("plan change", change.nodes, manifests) or resolve_change(
+                    change, manifests, self._schema
+                )
         except UnknownSchema as error:
             return str(error)  # it may be known in a moment, though no manifest changes
         except HoldfastError as error:
@@ -144,6 +148,19 @@ class Lookup:
         if len(self._answers) > ANSWERS_MAX:
             self._answers.popitem(last=False)
         return found
+
+    def _unknown(
+        self, what: str, nodes: Mapping[str, TaskNode], manifests: Mapping[str, Manifest]
+    ) -> str | None:
+        """Return what is said of the first task whose agent has never published itself, if any.
+
+        Said here, where all agents are known: a name that was mistyped is seen at once.
+        """
+        for path, name in works_of(nodes):
+            agent, task = split_task_name(name)
+            if agent not in manifests and isinstance(told := self._agents.task(agent, task), str):
+                return f"{what}, task {path!r}: {told}"
+        return None
 
     def _schema_ids(self, what: RunAsk | PlanAsk) -> list[int]:
         try:

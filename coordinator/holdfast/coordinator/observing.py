@@ -1,4 +1,4 @@
-"""What a committed batch adds to the metrics."""
+"""What a committed batch adds to the metrics, and how the slot stands after it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from prometheus_client import Counter
 
 from holdfast.coordinator import metrics
 from holdfast.coordinator.batch import Batch
-from holdfast.coordinator.engine import RUN_ENDS, TASK_ENDS, Emit, Park
+from holdfast.coordinator.engine import RUN_ENDS, TASK_ENDS, Emit, Park, State
 from holdfast.schemas.records import (
+    AskKind,
     Event,
     EventType,
     FiringCause,
     RunRow,
     ScheduleRow,
+    ScheduleState,
     TaskRow,
     TaskState,
 )
 from holdfast.schemas.schedules import jitter_ms
 
-__all__ = ["observe"]
+__all__ = ["SlotGauges", "observe"]
 
 _OUTCOMES = {
     EventType.SIGNAL_KEPT: "kept",
@@ -28,6 +30,40 @@ _OUTCOMES = {
     EventType.SIGNAL_REPEATED: "repeated",
     EventType.TASK_ANSWERED: "taken",
 }
+
+
+class SlotGauges:
+    """How one slot stands. Its series are looked up once: `labels` takes a lock and builds a key
+    each time, too slow for every commit."""
+
+    def __init__(self, partition: int) -> None:
+        self._open_runs = metrics.OPEN_RUNS.labels(partition)
+        self._markers = metrics.CLOSED_MARKERS.labels(partition)
+        self._timers = metrics.TIMERS_ARMED.labels(partition)
+        self._stuck = metrics.COMPENSATIONS_STUCK.labels(partition)
+        self._parked = metrics.PARKED_INPUTS.labels(partition)
+        self._asks = {kind: metrics.OPEN_ASKS.labels(partition, kind) for kind in AskKind}
+        self._schedules = {
+            state: metrics.SCHEDULES.labels(partition, state) for state in ScheduleState
+        }
+
+    def measure(self, state: State, timers: int, parked: int) -> None:
+        """The slot holds this now, and so many timers and parked inputs."""
+        self._open_runs.set(state.runs)
+        self._markers.set(len(state.closed))
+        self._timers.set(timers)
+        self._stuck.set(state.stuck)
+        self._parked.set(parked)
+        for kind, asks in self._asks.items():
+            asks.set(state.open_asks[kind])
+        for name, schedules in self._schedules.items():
+            schedules.set(state.schedules[name])
+
+    def clear(self) -> None:
+        """The slot is another's."""
+        own = (self._open_runs, self._markers, self._timers, self._stuck, self._parked)
+        for gauge in (*own, *self._asks.values(), *self._schedules.values()):
+            gauge.set(0)
 
 
 def observe(batch: Batch) -> None:

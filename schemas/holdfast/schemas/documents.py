@@ -95,11 +95,17 @@ class DocumentCodec:
             return decode_json(data)
         return _decode(self._of(schema_id), body)
 
-    def encode(self, schema_id: int, document: Any) -> bytes:
-        """Return a document as a framed payload; raises `Unencodable`, `UnknownSchema`."""
+    def encode(self, schema_id: int, document: Any, *, strict: bool = False) -> bytes:
+        """Return a document as a framed payload; raises `Unencodable`, `UnknownSchema`.
+
+        `strict`: a person wrote it, see `check_document`.
+        """
         if schema_id == OwnSchema.Json:
             return encode_json(document)
-        return _encode(schema_id, self._of(schema_id), document)
+        compiled = self._of(schema_id)
+        if strict:
+            _converted(compiled.strict, document)
+        return _encode(schema_id, compiled, document)
 
     def _of(self, schema_id: int) -> _Compiled:
         found = self._compiled.get(schema_id)

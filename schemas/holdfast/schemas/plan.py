@@ -23,9 +23,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, JsonValue, ValidationError, model_validator
 
@@ -42,6 +41,13 @@ from holdfast.schemas.plan_settings import (
     Reduce,
     Repeat,
     Seconds,
+)
+from holdfast.schemas.plan_tasks import (
+    Task,
+    Undoing,
+    full_name_of,
+    said_undoing,
+    split_task_name,
 )
 from holdfast.schemas.plan_values import (
     Expression,
@@ -68,57 +74,16 @@ __all__ = [
     "split_task_name",
 ]
 
-In = TypeVar("In")
-Out = TypeVar("Out")
-
 NODES_MAX = 10_000
 """A plan has at most this many tasks."""
 WIDTH_MAX = 100_000
 """A map goes over at most this many items."""
 
 NAME = r"^[a-z0-9-]{1,64}$"
-_TASK_NAME = re.compile(r"(?P<agent>[a-z0-9-]{1,64})\.(?P<task>[A-Za-z0-9_-]{1,64})")
 
 OnDeadLetter = Literal["fail", "wait"]
 Order = Literal["strict", "loose"]
 Dropped = Literal["skip", "cancel"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task(Generic[In, Out]):
-    """A task that an agent offers, with the types it takes and gives.
-
-    What `@agent.task` returns is one; so is a hand-written one for an agent in another project.
-    """
-
-    agent: str
-    name: str
-    input_type: type[In] | None = None
-    output_type: type[Out] | None = None
-    retry: Retry | None = None
-    timeout_s: float | None = None
-    queue_timeout_s: float | None = None
-    progress_timeout_s: float | None = None
-    description: str = ""
-
-    def __post_init__(self) -> None:
-        split_task_name(self.full_name)
-
-    @property
-    def full_name(self) -> str:
-        """`<agent>.<task>`."""
-        return f"{self.agent}.{self.name}"
-
-
-def split_task_name(full_name: str) -> tuple[str, str]:
-    """Return (agent, task) of `<agent>.<task>`; raises `PlanError`."""
-    match = _TASK_NAME.fullmatch(full_name)
-    if match is None:
-        raise PlanError(
-            f"{full_name!r} names no task; write <agent>.<task>, as in 'scout.list'"
-            " (agent: a-z, 0-9, '-'; task: letters, digits, '-', '_'; 64 characters each)"
-        )
-    return match["agent"], match["task"]
 
 
 class MapSpec(Model):
@@ -135,7 +100,10 @@ class MapSpec(Model):
 
 
 def _compensation(value: Any) -> Any:
-    return {"task": value} if isinstance(value, str) else value
+    # Validated here: of a union pydantic would name a type of ours as a part of the place.
+    if value is None or value is False or isinstance(value, Compensation):
+        return value
+    return Compensation.model_validate({"task": value} if isinstance(value, str) else value)
 
 
 class TaskNode(Model):
@@ -144,8 +112,9 @@ class TaskNode(Model):
     Without `input` a task gets `{}`, a map's items are the inputs themselves. Instead of `task` it
     may have a `plan`: a run of its own, whose input is `input`, and whose output is the task's.
     `join`: how many of those that it waits for must have succeeded; `losers`: what becomes of the
-    others then. `compensate`: what undoes it. In plans that were changed stand `added_by`, the task
-    whose handler added it, and `dropped`: it was skipped or cancelled.
+    others then. `compensate`: what undoes it (null: what its agent says; false: nothing does). In
+    plans that were changed stand `added_by`, the task whose handler added it, and `dropped`: it was
+    skipped or cancelled.
     """
 
     task: str = ""
@@ -164,7 +133,9 @@ class TaskNode(Model):
     order_key: str | None = None
     order: Order = "strict"
     on_dead_letter: OnDeadLetter | None = None
-    compensate: Annotated[Compensation | None, BeforeValidator(_compensation)] = None
+    compensate: Annotated[Compensation | Literal[False] | None, BeforeValidator(_compensation)] = (
+        None
+    )
     added_by: Annotated[str, Field(pattern=NAME)] | None = None
     dropped: Dropped | None = None
 
@@ -290,7 +261,7 @@ class TaskBuilder:
 
         Settings that are left out are the task's own. Instead of a task, a plan may be given: it
         becomes a run of its own. `compensate`: the task that undoes it, or a mapping, see
-        `Compensation`. Raises `PlanError`.
+        `Compensation`; False: nothing does, whatever its agent says. Raises `PlanError`.
         """
         return self._add(
             id,
@@ -308,7 +279,7 @@ class TaskBuilder:
             order_key=key_template(order_key),
             order=order,
             on_dead_letter=on_dead_letter,
-            compensate=_undoing(compensate),
+            compensate=said_undoing(compensate),
         )
 
     def map(
@@ -345,7 +316,7 @@ class TaskBuilder:
             "over": template_of(over),
             "max_parallel": max_parallel,
             "on_failure": on_failure,
-            "reduce": None if reduce is None else {"task": _full_name(reduce)},
+            "reduce": None if reduce is None else {"task": full_name_of(reduce)},
         }
         return self._add(
             id,
@@ -363,7 +334,7 @@ class TaskBuilder:
             order_key=key_template(order_key),
             order=order,
             on_dead_letter=on_dead_letter,
-            compensate=_undoing(compensate),
+            compensate=said_undoing(compensate),
         )
 
     def _add(self, node_id: str, **fields: Any) -> TaskHandle:
@@ -410,7 +381,7 @@ class Plan(TaskBuilder):
     @classmethod
     def of_task(cls, task: Task[Any, Any] | str) -> Plan:
         """Return the plan of a lone task: its input is the run's, its output the run's."""
-        name = _full_name(task)
+        name = full_name_of(task)
         plan = cls(name.replace(".", "-").replace("_", "-").lower()[:64])
         plan.task("task", task, plan.input())
         return plan
@@ -439,7 +410,7 @@ class Plan(TaskBuilder):
 def _work(work: Work) -> dict[str, Any]:
     if isinstance(work, Plan | PlanDocument):
         return {"plan": work.document() if isinstance(work, Plan) else work}
-    return {"task": _full_name(work)}
+    return {"task": full_name_of(work)}
 
 
 def _plain(setting: Repeat | Mapping[str, Any] | None) -> Any:
@@ -449,29 +420,10 @@ def _plain(setting: Repeat | Mapping[str, Any] | None) -> Any:
     return {k: str(v) if isinstance(v, Expression) else v for k, v in setting.items()}
 
 
-def _undoing(setting: Undoing) -> Any:
-    if setting is None or isinstance(setting, Compensation):
-        return setting
-    if not isinstance(setting, Mapping):
-        return {"task": _full_name(setting)}
-    said = dict(setting)
-    if "task" in said:
-        said["task"] = _full_name(said["task"])
-    if "input" in said:
-        said["input"] = template_of(said["input"])
-    return said
-
-
 def _continuation(setting: Mapping[str, Any] | None) -> Any:
     if setting is None:
         return None
     return {**_plain(setting), "input": template_of(setting.get("input"))}
-
-
-def _full_name(task: Task[Any, Any] | str) -> str:
-    name = task if isinstance(task, str) else task.full_name
-    split_task_name(name)
-    return name
 
 
 def _ids(after: Iterable[TaskHandle | str]) -> list[str]:
@@ -480,7 +432,5 @@ def _ids(after: Iterable[TaskHandle | str]) -> list[str]:
     return [handle if isinstance(handle, str) else handle.id for handle in after]
 
 
-Undoing: TypeAlias = Task[Any, Any] | str | Compensation | Mapping[str, Any] | None
-"""What `compensate=` may be: the task that undoes another one, alone or with its settings."""
 Work: TypeAlias = Task[Any, Any] | Plan | PlanDocument | str
 """What a task of a plan may be: an agent's task, its name, or a plan."""

@@ -36,6 +36,7 @@ __all__ = [
     "condition_in",
     "cycle_in",
     "dependencies_of",
+    "emitter_of",
     "nested_plans",
 ]
 
@@ -83,6 +84,8 @@ def check_plan(plan: Plan | PlanDocument) -> Graph:
         _check_references(expression, document.tasks, place, ())
     _check_order_key(document)
     _check_continuation(document)
+    for node_id, node in document.tasks.items():
+        _check_emitter(document, f"plan {document.name!r}, task {node_id!r}", node)
     return Graph(dependencies, depths)
 
 
@@ -168,7 +171,7 @@ def _templates(node: TaskNode) -> Iterator[tuple[str, Any]]:
     yield "order_key", node.order_key
     if node.map is not None:
         yield "over", node.map.over
-    if node.compensate is not None:
+    if node.compensate:
         yield "compensate", node.compensate.input
 
 
@@ -199,7 +202,7 @@ def _dependencies(
         for name in names:
             found[name] = None
     if node.map is not None:
-        _check_over(place, node.map.over)
+        _check_over(place, node, node.map.over)
     if node_id in found:
         raise PlanError(f"{place}: it waits for itself")
     _check_join(place, node, len(found))
@@ -213,7 +216,7 @@ def _check_work(node: TaskNode) -> None:
         _check_nested(node.plan)
     if node.map is not None and node.map.reduce is not None:
         split_task_name(node.map.reduce.task)
-    if node.compensate is not None:
+    if node.compensate:
         split_task_name(node.compensate.task)
 
 
@@ -237,6 +240,7 @@ _WHERE: Mapping[Root, str] = {
     "round": "the input, order key and 'until' of a task that is repeated",
     "output": "the 'until' of a task that is repeated, in 'compensate' and in continue_as_new",
     "given": "the input of a compensation",
+    "emitted": "what a map goes over (over: ${emitted.<task id>})",
 }
 
 
@@ -245,6 +249,8 @@ def _bound(node: TaskNode, what: str) -> tuple[Root, ...]:
         return ("output", "round")
     if what == "compensate":
         return ("output", "given")
+    if what == "over":
+        return ("emitted",)
     if what not in ("input", "order_key"):
         return ()
     in_items: tuple[Root, ...] = () if node.map is None else ("item",)
@@ -284,7 +290,7 @@ def _check_references(
     for reference in expression.references:
         if reference.root in _WHERE and reference.root not in bound:
             raise PlanError(f"{place}: {reference.root!r} exists only in {_WHERE[reference.root]}")
-        if reference.root != "tasks" or reference.name is None:
+        if reference.root not in ("tasks", "emitted") or reference.name is None:
             continue
         if reference.name not in known:
             raise PlanError(
@@ -294,8 +300,59 @@ def _check_references(
     return names
 
 
-def _check_over(place: str, over: Any) -> None:
-    if isinstance(over, str) and expression_in(over) is not None:
+def emitter_of(over: Any) -> str | None:
+    """Return the task over whose emitted items a map goes, by its `over`; None: over a list."""
+    text = expression_in(over) if isinstance(over, str) else None
+    found = () if text is None else compile_expression(text).references
+    return next((each.name for each in found if each.root == "emitted"), None)
+
+
+def _check_emitter(document: PlanDocument, place: str, node: TaskNode) -> None:
+    """Check what a map needs of the task over whose items it goes, which works meanwhile."""
+    name = None if node.map is None else emitter_of(node.map.over)
+    if name is None:
+        return
+    emitter = document.tasks[name]
+    if emitter.map is not None or emitter.repeat is not None or emitter.plan is not None:
+        what = "a plan" if emitter.plan is not None else "worked in parts"
+        raise PlanError(
+            f"{place}: over: task {name!r} is {what}; only a task that is worked once, by an agent,"
+            " hands out items that a map can go over"
+        )
+    reads = {
+        reference.name
+        for _, expression in _node_expressions(place, node)
+        for reference in expression.references
+        if reference.root == "tasks"
+    }
+    if name in node.after or name in reads:
+        raise PlanError(
+            f"{place}: it begins while {name!r} is still at work, whose output cannot be read yet:"
+            f" leave tasks.{name} and after out, or put the work into a task behind the map"
+        )
+    if node.plan is not None or split_task_name(node.task)[0] != split_task_name(emitter.task)[0]:
+        return
+    if document.order_key is not None and node.order_key is None and emitter.order_key is None:
+        raise PlanError(
+            f"{place}: its items would wait for {name!r}, which waits for room to hand out more:"
+            " both are worked by one agent under the order key of the plan; give one of them an"
+            " order_key of its own"
+        )
+
+
+def _check_over(place: str, node: TaskNode, over: Any) -> None:
+    if isinstance(over, str) and (text := expression_in(over)) is not None:
+        name, path = emitter_of(over), compile_expression(text).path
+        if name is not None and path != ("emitted", name):
+            raise PlanError(
+                f"{place}: over: the items of a task that are still arriving are gone over as they"
+                " are: write ${emitted.<task id>}, and select in the input (${item.<field>})"
+            )
+        if name is not None and node.join != "all":
+            raise PlanError(
+                f"{place}: join is {node.join!r}, but a map over emitted items begins with the"
+                " first of them: leave join out, and put a task with the join behind the map"
+            )
         return
     if not isinstance(over, list):
         raise PlanError(f"{place}: over is neither a list nor an expression (${{...}})")

@@ -5,6 +5,7 @@ Part of the model behind plans (`holdfast.schemas.plan`), in a file of its own.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -35,12 +36,19 @@ __all__ = [
     "Reduce",
     "Repeat",
     "Seconds",
+    "step_undoing_id",
 ]
 
 ROUNDS_MAX = 1_000
 """A task is repeated at most this often."""
 UNDOING = "!"
 """What the ids of tasks begin with that undo others: `!<task id>`. No plan can have such an id."""
+
+
+def step_undoing_id(task_id: str, name: str, key: str) -> str:
+    """Return the id of the task that undoes a step of a task: `!~` and 16 hex digits."""
+    parts = f"{task_id}\x00{name}\x00{key}".encode()
+    return f"{UNDOING}~{hashlib.sha256(parts).hexdigest()[:16]}"
 
 
 def _checked_join(value: Any) -> Any:

@@ -55,6 +55,11 @@ class TaskHandle:
         """The task's whole output."""
         return Expression(f"tasks.{quote_name(self.id)}")
 
+    @property
+    def emitted(self) -> Expression:
+        """The items that its handler hands out while it works: for the `over` of a map."""
+        return Expression(f"emitted.{quote_name(self.id)}")
+
     def __getitem__(self, key: str | int) -> Expression:
         return self.output[key]
 

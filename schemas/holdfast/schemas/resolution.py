@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from holdfast.schemas.documents import check_document, check_template
 from holdfast.schemas.errors import PlanError, Unencodable, did_you_mean
@@ -25,6 +25,7 @@ __all__ = [
     "ResolvedPlan",
     "ResolvedTask",
     "agents_of",
+    "check_compensations",
     "check_run_input",
     "compensation_path",
     "inner_plan",
@@ -36,12 +37,18 @@ __all__ = [
     "works_of",
 ]
 
+_COMPENSATE = "~compensate"
+
 SchemaLookup = Callable[[int], Any]
 """Schema id to Avro schema (parsed JSON); raises `UnknownSchema`."""
 
 
 class ResolvedTask(BaseModel):
-    """What an agent says of a task, with the plan's own settings put over it. Milliseconds."""
+    """What an agent says of a task, with the plan's own settings put over it. Milliseconds.
+
+    `input`: of what undoes another task because its agent says so, the template of its input; null
+    where the plan itself says it.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -53,6 +60,7 @@ class ResolvedTask(BaseModel):
     timeout_ms: int | None = None
     queue_timeout_ms: int | None = None
     progress_timeout_ms: int | None = None
+    input: JsonValue = None
 
 
 class ResolvedPlan(BaseModel):
@@ -81,8 +89,14 @@ def _from_json(text: str) -> ResolvedPlan:
     except ValidationError as error:
         raise plan_error(error, "resolved plan") from None
     works = {path for path, _ in works_of(resolved.plan.tasks)}
-    if works != resolved.tasks.keys():
-        odd = sorted(works ^ resolved.tasks.keys())[0]
+    by_agents = {
+        path
+        for path, task in resolved.tasks.items()
+        if task.input is not None and path.removesuffix(_COMPENSATE) in works
+    }
+    told = resolved.tasks.keys() - by_agents
+    if works != told:
+        odd = sorted(works ^ told)[0]
         raise PlanError(
             f"resolved plan {resolved.plan.name!r}: task {odd!r} stands in one half only"
         )
@@ -100,7 +114,7 @@ def works_of(nodes: Mapping[str, TaskNode]) -> Iterator[tuple[str, str]]:
 
     The path of a plan's task is its id; of one in a plan that stands in a task
     `<id>/<path within>`; of the reducer of a map `<id>~reduce`; of what undoes a task
-    `<id>~compensate`.
+    `<id>~compensate`. What agents say of undoing their tasks stands in no plan, and is not here.
     """
     for node_id, node in nodes.items():
         if node.plan is None:
@@ -110,13 +124,13 @@ def works_of(nodes: Mapping[str, TaskNode]) -> Iterator[tuple[str, str]]:
                 yield f"{node_id}/{path}", name
         if node.map is not None and node.map.reduce is not None:
             yield reducer_path(node_id), node.map.reduce.task
-        if node.compensate is not None:
+        if node.compensate:
             yield compensation_path(node_id), node.compensate.task
 
 
 def compensation_path(node_id: str) -> str:
     """Return the path of the task that undoes one of a plan."""
-    return f"{node_id}~compensate"
+    return f"{node_id}{_COMPENSATE}"
 
 
 def reducer_path(node_id: str) -> str:
@@ -182,11 +196,10 @@ def resolve_tasks(
             name = node.map.reduce.task
             task = _offered(f"{where}, reduce", name, manifests)
             found[reducer_path(node_id)] = _settle(TaskNode(task=name), task)
-        if node.compensate is not None:
-            given = None if node.plan is not None else offered[node_id]
-            found[compensation_path(node_id)] = _settle_undoing(
-                f"{where}, compensate", node.compensate, given, manifests, schemas
-            )
+        given = None if node.plan is not None else offered[node_id]
+        undo = _undoing(f"{where}, compensate", node, given, manifests, schemas)
+        if undo is not None:
+            found[compensation_path(node_id)] = undo
     return found
 
 
@@ -265,6 +278,59 @@ def _settle(node: TaskNode, offered: TaskManifest) -> ResolvedTask:
     )
 
 
+def _undoing(
+    place: str,
+    node: TaskNode,
+    undone: TaskManifest | None,
+    manifests: Mapping[str, Manifest],
+    schemas: SchemaLookup,
+) -> ResolvedTask | None:
+    """Return what undoes a task, checked: what the plan says, else what its agent does, if any.
+
+    `undone`: what the agent says of the task, if one works it.
+    """
+    if node.compensate:
+        return _settle_undoing(place, node.compensate, undone, manifests, schemas)
+    if node.compensate is False or undone is None or undone.compensate is None:
+        return None
+    said = declared_compensation(undone)
+    settled = _settle_undoing(place, said, undone, manifests, schemas)
+    return settled.model_copy(update={"input": said.input})
+
+
+def declared_compensation(task: TaskManifest) -> Compensation:
+    """Read what a manifest says of undoing a task; raises `PlanError`."""
+    try:
+        return Compensation.model_validate_json(task.compensate or "")
+    except ValidationError as error:
+        raise plan_error(error, f"task {task.name!r}, compensate") from None
+
+
+def check_compensations(manifest: Manifest, schemas: SchemaLookup) -> None:
+    """Check what an agent says of undoing its tasks, as plans will read it.
+
+    Raises `PlanError` naming the task and the field, `UnknownSchema`.
+    """
+    for task in manifest.tasks:
+        if task.compensate is None:
+            continue
+        place = f"agent {manifest.agent!r}, task {task.name!r}, compensate"
+        said = declared_compensation(task)
+        if split_task_name(said.task)[0] != manifest.agent:
+            raise PlanError(
+                f"{place}: {said.task!r} is another agent's task: an agent says how it undoes its"
+                " own work itself; name another agent's in the plan"
+            )
+        for expression in expressions_in(said.input):
+            odd = {reference.root for reference in expression.references} - {"output", "given"}
+            if odd:
+                raise PlanError(
+                    f"{place}: it reads {min(odd)!r}; an agent knows of the task that it undoes"
+                    " alone: 'output' and 'given'"
+                )
+        _settle_undoing(place, said, task, {manifest.agent: manifest}, schemas)
+
+
 def _settle_undoing(
     place: str,
     said: Compensation,
@@ -272,7 +338,6 @@ def _settle_undoing(
     manifests: Mapping[str, Manifest],
     schemas: SchemaLookup,
 ) -> ResolvedTask:
-    """Check what undoes a task; `undone`: what that task's agent says of it, if one works it."""
     offered = _offered(place, said.task, manifests)
     node = TaskNode(task=said.task, input=said.input, retry=said.retry, timeout_s=said.timeout_s)
     _check_input(place, node, schemas(offered.input_schema_id))

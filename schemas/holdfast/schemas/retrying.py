@@ -137,12 +137,18 @@ class Retry(BaseModel):
         return self
 
     def policy(self) -> RetryPolicy:
-        """Return it as it stands in manifests and resolved plans (milliseconds)."""
+        """Return it as it stands in manifests and resolved plans (milliseconds).
+
+        The default of `max_s` does not shorten an `initial_s` that is longer.
+        """
+        max_s = self.max_s
+        if "max_s" not in self.model_fields_set:
+            max_s = max(max_s, self.initial_s)
         return RetryPolicy(
             attempts=self.attempts,
             initial_ms=round(self.initial_s * 1_000),
             factor=self.factor,
-            max_ms=round(self.max_s * 1_000),
+            max_ms=round(max_s * 1_000),
             jitter=self.jitter,
             never=_sorted(self.never),
             by_error=[

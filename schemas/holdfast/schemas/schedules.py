@@ -95,10 +95,13 @@ class Schedule(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
-            hint = ""
+            said = first["msg"]
             if first["type"] == "extra_forbidden":
-                hint = did_you_mean(where, cls.model_fields)
-            raise ScheduleError(f"schedule: {where}: {first['msg']}{hint}") from None
+                said += did_you_mean(where, cls.model_fields)
+            elif first["type"] == "enum":
+                policies = (policy.value.replace("_", "-") for policy in OverlapPolicy)
+                said = f"it is one of {', '.join(policies)}"
+            raise ScheduleError(f"schedule: {where}: {said}") from None
 
     def spec(self, plan_name: str) -> ScheduleSpec:
         """Return it as it stands on the bus. Raises `ScheduleError`."""

@@ -175,6 +175,17 @@ def test_what_does_not_exist_is_not_found(files: Path, invoke: Invoke) -> None:
         assert "Traceback" not in found.err
 
 
+def test_an_agent_that_is_not_there_changes_nothing_at_any(files: Path, invoke: Invoke) -> None:
+    assert invoke("topics", "create", "till").code == 0
+    found = invoke("pause-key", "ada", "--agent", "till", "--agent", "tll")
+    assert (found.code, found.out) == (2, "")
+    assert "agent 'tll' has no topics here; did you mean 'till'?" in found.err
+    assert "an order key is not empty" in invoke("agents", "pause", "till", "--key", "").err
+    nothing = invoke("run", "history", "agent/till")
+    assert nothing.code == 4
+    assert "nothing has happened to 'agent/till'" in nothing.err
+
+
 def test_a_run_that_no_coordinator_has_taken_in_is_not_denied(files: Path, invoke: Invoke) -> None:
     assert invoke("topics", "create").code == 0
 

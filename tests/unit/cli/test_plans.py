@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from holdfast.bus.port import Record
+from holdfast.cli.commands.plans import difference_lines
 from holdfast.cli.invocation import Invocation
-from holdfast.schemas import Event, EventType, encode
+from holdfast.schemas import Event, EventType, PlanDifference, encode
 from tests.unit.cli.conftest import Invoke
 from tests.unit.projection.changed_plans import begun, plan_changed, revision
 from tests.unit.projection.conftest import run_row
@@ -82,6 +83,36 @@ def test_two_versions_are_compared(invoke: Invoke) -> None:
         ("removed", "y"),
     ]
     assert "They are the same." in invoke("run", "plan", "r1", "--diff", "2", "2").out
+
+
+def test_a_changed_setting_is_shown_as_a_whole() -> None:
+    was = {"n": 1, "text": "be brief\nname sources\n" + "x" * 90, "of": ["a" * 60], "gone": None}
+    is_ = {"n": 2, "text": "be brief\nname all\n" + "x" * 90, "of": ["a" * 60, "b" * 60]}
+    details = (("input", was, is_), ("after", None, ["y"]), ("timeout_s", 3, None))
+    assert difference_lines(PlanDifference("changed", "report", "e.write", details)) == [
+        "~ report  e.write",
+        "    input.n: 1 -> 2",
+        "    input.text:",
+        "       be brief",
+        "      -name sources",
+        "      +name all",
+        "       " + "x" * 90,
+        "    input.of:",
+        "       [",
+        '      -  "' + "a" * 60 + '"',
+        '      +  "' + "a" * 60 + '",',
+        '      +  "' + "b" * 60 + '"',
+        "       ]",
+        "    input.gone: null -> not set",
+        '    after: not set -> ["y"]',
+        "    timeout_s: 3 -> not set",
+    ]
+    long = "y" * 99
+    only_a_break = (("when", long, f"{long}\n"),)
+    assert difference_lines(PlanDifference("changed", "r", "e.w", only_a_break)) == [
+        "~ r  e.w",
+        f'    when: "{long}" -> "{long}\\n"',
+    ]
 
 
 @pytest.mark.usefixtures("changed")

@@ -52,7 +52,7 @@ def test_nothing_is_there(home: Path, invoke: Invoke) -> None:
         (["create", "nightly", "--cron", "0 9 * * *"], "name a plan file"),
         (["create", "nightly", "--task", "a.b", "--every", "5", "--file", "x"], "leave PLAN"),
         (["create", "--file", "nowhere.yaml"], "schedule file 'nowhere.yaml' does not exist"),
-        (["create", "n", "--task", "a.b", "--overlap", "skp"], "overlap: Input should be 'skip'"),
+        (["create", "n", "--task", "a.b", "--overlap", "skp"], "it is one of skip, queue, allow"),
         (["create", "n", "--task", "a.b"], "give cron expressions, or an interval"),
         (["create", "n", "--task", "a.b", "--cron", "61 * * * *"], "bad minute"),
         (["create", "N!", "--task", "a.b", "--every", "5"], "schedule name 'N!' cannot be used"),

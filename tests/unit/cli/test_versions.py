@@ -82,6 +82,18 @@ def test_an_export_is_what_replay_test_reads(
     assert len({each["task"].partition("/")[0] for each in tasks}) == 2
 
 
+def test_an_agent_that_the_journals_do_not_hold_is_named(invoke: Invoke, tmp_path: Path) -> None:
+    module = tmp_path / "two_workers.py"
+    module.write_text(GOOD + '\nfrom holdfast.agents import Agent\n\nnew = Agent("new")\n')
+    told = invoke("--namespace", "frozen", "replay-test", str(module), "--from", LOG)
+    assert "holds no journal of new: nothing of it is replayed" in told.err
+    assert "worker: " in told.err
+    assert told.code == 0, told.err
+    alone = invoke("--namespace", "frozen", "replay-test", f"{module}:new", "--from", LOG)
+    assert alone.code == 2
+    assert "holds no journal of new: the agent has never run there" in alone.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

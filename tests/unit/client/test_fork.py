@@ -99,6 +99,34 @@ def test_what_is_no_start_is_told_with_what_is(task_id: str, told: str) -> None:
     assert told in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("task_id", "reused"),
+    [
+        ("read", {"first"}),  # nobody has kept the items, so its task works again, and what is
+        ("told", {"first"}),  # behind that: another map over the same items
+        ("find", {"first"}),
+        ("end", {"first", "find", "read", "told"}),
+    ],
+)
+def test_who_handed_out_items_works_again_with_the_map_over_them(
+    task_id: str, reused: set[str]
+) -> None:
+    plan = Plan("arriving")
+    first = plan.task("first", "a.t")
+    found = plan.task("find", "a.t", after=[first])
+    read = plan.map("read", "a.t", over=found.emitted)
+    plan.map("told", "a.t", over=found.emitted)
+    plan.task("end", "a.t", read=read)
+    fork = Fork()
+    begun = event(EventType.RUN_STARTED, run_row("r1", 1))
+    begun.plan = resolved(plan)
+    fork.take(begun)
+    for name in ("first", "find", "read", "told", "end"):
+        fork.take(event(EventType.TASK_SUCCEEDED, None, done(name)))
+    fork.take(event(EventType.RUN_SUCCEEDED, run_row("r1", 2, RunState.SUCCEEDED)))
+    assert set(fork.submission_from(task_id, "ann", "new").reused) == reused
+
+
 def test_the_hash_says_what_was_asked_for() -> None:
     fork = old()
     changed = Changed(encode_json({"x": 2}), "key", "digest")

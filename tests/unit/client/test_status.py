@@ -138,7 +138,7 @@ async def signalled(
     [
         (EventType.SIGNAL_KEPT, SignalOutcome.KEPT, None, "kept until a task waits for it"),
         (EventType.SIGNAL_REPEATED, SignalOutcome.REPEATED, None, "counts once"),
-        (EventType.TASK_ANSWERED, SignalOutcome.TAKEN, "a", "task a has it"),
+        (EventType.TASK_ANSWERED, SignalOutcome.TAKEN, "a", "task 'a' has it"),
     ],
 )
 async def test_a_receipt_tells_what_became_of_a_signal(

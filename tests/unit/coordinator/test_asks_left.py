@@ -10,7 +10,12 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 from holdfast.coordinator.engine import Entity, Overlay, State
-from holdfast.coordinator.engine.state import ASKS, EVERY, SIGNALS, WAITED
+from holdfast.coordinator.engine.counting import (
+    ASKS,
+    EVERY,
+    SIGNALS,
+    WAITED,
+)
 from holdfast.schemas.codec import encode_json
 from holdfast.schemas.plan import Plan
 from holdfast.schemas.records import (

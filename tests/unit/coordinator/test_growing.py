@@ -9,7 +9,7 @@ import pytest
 
 from holdfast.coordinator.engine import Graphs, compile_graph
 from holdfast.schemas.codec import encode_json
-from holdfast.schemas.plan import NODES_MAX, Plan
+from holdfast.schemas.plan import NODES_MAX, Expression, Plan
 from holdfast.schemas.plan_change import PlanChange
 from holdfast.schemas.plan_versions import ResolvedChange, changed_plan
 from holdfast.schemas.records import (
@@ -17,6 +17,7 @@ from holdfast.schemas.records import (
     CallAsk,
     CommandAction,
     CoordinatorEnvelope,
+    EmitAsk,
     EventType,
     PlanAsk,
     PlanRevision,
@@ -125,6 +126,33 @@ def test_what_was_added_word_for_word_is_no_mistake() -> None:
     assert version(change(host, adding("x", "y"), key="more")) == 3
     assert len(revisions(host)) == 2
     assert list(ResolvedChange.from_json(revisions(host)[1].revision.change).change.add) == ["y"]  # type: ignore[union-attr]
+
+
+def over(task_id: str) -> PlanChange:
+    made = PlanChange()
+    made.map("over", "a.work", over=Expression(f"emitted.{task_id}"))
+    return made
+
+
+def test_a_map_over_items_is_added_before_the_first_of_them() -> None:
+    host = begun()
+    assert version(change(host, over("planner"))) == 2
+    emission = Ask("planner", 1, "~emit", "0", EmitAsk(0, 1, encode_json([{}])))
+    host.deliver(CoordinatorEnvelope("run-1", host.now_ms, emission), "run-1")
+    host.pump()
+    assert host.sent[-1][1].task_id == "over.0"
+    other = PlanChange()
+    other.map("late", "a.work", over=Expression("emitted.planner"))
+    assert "has handed out items already" in refusal(change(host, other, key="late"))
+    assert version(change(host, over("planner"), key="again")) == 2
+
+
+def test_a_map_over_items_of_what_has_none() -> None:
+    host = begun()
+    made = PlanChange()
+    made.map("each", "a.work", over=[{"word": "x"}])
+    made.map("over", "a.work", over=Expression("emitted.each"))
+    assert "only a task that is worked once" in refusal(change(host, made))
 
 
 def test_nothing_is_changed_by_an_empty_change() -> None:

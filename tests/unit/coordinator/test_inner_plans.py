@@ -12,6 +12,7 @@ from holdfast.schemas.records import (
     ChildEnded,
     CommandAction,
     CoordinatorEnvelope,
+    Outcome,
     Submission,
 )
 from tests.unit.coordinator.host import Host, Raised, given, resolved
@@ -266,3 +267,20 @@ def test_an_order_key_is_made_of_the_next_input():
     assert record.key == b"1"
     row = next(e.run for e in host.events if e.type == "run.succeeded")
     assert (row.successor, row.successor_key) == ("run-1~1", "1")
+
+
+def test_a_run_waits_for_nobody_as_long_as_a_plan_within_it_is_worked():
+    """What is dead needs a person; but the run says so only when nothing else can go on."""
+    plan = Plan("outer", on_dead_letter="wait")
+    plan.task("part", inner(), value=1)
+    plan.task("dead", "a.dies", value=1)
+    host = Host()
+    host.submit(resolved(plan))
+    dead = next(e for _, e in host.sent if e.task_id == "dead")
+    failure = Raised(retryable=False).failure
+    host.tasks.clear()
+    host.answer(dead, outcome=Outcome.FAILED, failure=failure)
+    host.pump()
+    assert "run.waiting" not in host.told()
+    host.work_all(counted)
+    assert host.told()[-1] == "run.waiting"

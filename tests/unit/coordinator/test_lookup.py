@@ -106,6 +106,19 @@ def test_a_problem_is_remembered_until_the_agent_comes(counted: list[str]) -> No
     assert found.at_once(asked(plan())).problem is None
 
 
+def test_an_agent_that_nobody_knows_is_told_with_those_that_there_are() -> None:
+    agents = Agents()
+    agents.missing, agents.trouble = True, "no agent 'a' is known; there is b"
+    found = Lookup(agents, FakeSchemas(), 1.0)
+    change = PlanChange()
+    change.task("new", "a.work")
+    for what, place in (
+        (RunAsk(plan(), encode_json({}), None, False), "plan, task 'task-0'"),
+        (PlanAsk(change.to_json()), "plan change, task 'new'"),
+    ):
+        assert found.at_once(arrival(what)).problem == f"{place}: no agent 'a' is known; there is b"
+
+
 async def test_a_schema_that_was_not_known_is_not_remembered_as_missing() -> None:
     agents, schemas = Agents(), FakeSchemas()
     agents.schema_id = 3_000

@@ -19,6 +19,7 @@ from holdfast.schemas.records import (
     TaskState,
 )
 from tests.unit.coordinator.host import Host, Raised, given, resolved
+from tests.unit.coordinator.test_asks import ask, begun, call, values
 
 
 def pair(**settings) -> str:
@@ -302,3 +303,28 @@ def test_what_operators_say_is_counted():
     override(host, "one", {"x": 1})
     override(host, "one", {"x": 1})
     assert (count("accepted"), count("refused")) == (before[0] + 1, before[1] + 1)
+
+
+def test_the_output_of_a_map_with_a_reducer_is_what_that_would_give():
+    plan = Plan("folded")
+    plan.map("items", "a.t", over=plan.input("list"), reduce="b.fold")
+    host = Host()
+    host.submit(resolved(plan), {"list": [1, 2]})
+    assert override(host, "items", {"sum": 3}).type == "command.accepted"
+    host.answer_cancels()
+    host.pump()
+    assert host.output() == {"sum": 3}
+
+
+async def test_a_called_task_is_overridden_but_not_skipped():
+    host = begun()
+    ask(host, call())
+    await host.settle()
+    (called,) = [e.task_id for _, e in host.sent if e.task_id != "one"]
+    refused = skip(host, called)
+    assert refused.type == "command.refused"
+    assert "was called by 'one', which needs an output" in refused.message
+    override(host, called, {"x": "ann's"})
+    host.answer_cancels()
+    host.pump()
+    assert values(host) == [{"x": "ann's"}]

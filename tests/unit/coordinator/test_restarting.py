@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from holdfast.schemas.plan import Plan
 from holdfast.schemas.records import (
     CallAsk,
     CommandAction,
@@ -13,7 +14,7 @@ from holdfast.schemas.records import (
     SleepAsk,
     TaskState,
 )
-from tests.unit.coordinator.host import Host, Raised
+from tests.unit.coordinator.host import Host, Raised, given, resolved
 from tests.unit.coordinator.test_asks import ask, at_work, begun
 
 RESTART = CommandAction.RESTART
@@ -130,3 +131,32 @@ def test_a_restored_coordinator_goes_on_with_a_restart() -> None:
     assert at_work(host).journal_from == 2
     rows = [e.task for e in host.events if e.task is not None]
     assert rows[-1].state is TaskState.DISPATCHED
+
+
+def test_what_cannot_be_restarted_says_what_can_be_done() -> None:
+    host = begun()
+    refused = [host.command(RESTART, task_id).message for task_id in (None, "nobody")]
+    assert "restart needs the id of a task" in refused[0]
+    assert "has no task 'nobody' that was started" in refused[1]
+    assert host.command(CommandAction.PAUSE).type == "command.accepted"
+    assert "is paused: resume it first" in host.command(RESTART, "one").message
+    assert host.command(CommandAction.RESUME).type == "command.accepted"
+    assert host.command(CommandAction.SKIP, "one").type == "command.accepted"
+    assert "is cancelling: it cannot be restarted now" in host.command(RESTART, "one").message
+    assert host.command(CommandAction.CANCEL).type == "command.accepted"
+    host.answer_cancels()
+    host.pump()
+    assert "it takes no more commands" in host.command(RESTART, "one").message
+
+
+def test_what_has_ended_is_not_restarted_but_forked_from() -> None:
+    host = Host()
+    plan = Plan("two")
+    one = plan.task("one", "worker.do", x=plan.input("x"))
+    plan.task("two", "worker.do", x=one["x"])
+    host.submit(resolved(plan), {"x": 1})
+    host.work_one(given)
+    host.pump()
+    refused = host.command(RESTART, "one")
+    assert refused.type == "command.refused"
+    assert "`holdfast run fork run-1 --from one`" in refused.message

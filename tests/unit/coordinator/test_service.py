@@ -322,14 +322,14 @@ def test_a_fault_of_the_engine_ends_the_run_it_met_and_no_other(monkeypatch):
     host.submit(lone(), {"x": 1}, run_id="bad")
     import holdfast.coordinator.engine.run.results as results
 
-    real = results.next_task
+    real = results.move_copy
 
     def broken(run_id, entry, state):
         if run_id == "bad":
             raise RuntimeError("planted")
         return real(run_id, entry, state)
 
-    monkeypatch.setattr(results, "next_task", broken)
+    monkeypatch.setattr(results, "move_copy", broken)
     host.work(given)
     assert host.output("good") == {"x": 1}
     assert "planted" in host.last_run("bad").message

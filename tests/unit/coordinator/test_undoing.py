@@ -135,7 +135,8 @@ def test_a_cancel_may_name_from_where_on_to_undo():
     for _ in range(3):
         host.work_one(book)
         host.pump()
-    cancel(host, compensate_from="flight")
+    answer = cancel(host, compensate_from="flight")
+    assert answer.message == "cancel, undoing 'flight' and what came of it, by ann: enough"
     host.work(book)
     assert undone(host) == ["!flight"]
     assert end(host) == "cancelled"

@@ -54,6 +54,12 @@ def test_the_nearest_class_decides() -> None:
     assert rule(other, Busy) is None
 
 
+def test_a_first_delay_is_not_cut_short_by_a_default() -> None:
+    assert Retry(initial_s=600).policy().max_ms == 600_000
+    assert Retry(initial_s=600, max_s=60).policy().max_ms == 60_000
+    assert Retry().policy().max_ms == 60_000
+
+
 def test_a_failure_carries_its_classes_and_no_more_than_a_bounded_number() -> None:
     assert failure(ConnectionResetError).classes == [
         "ConnectionResetError",

@@ -152,6 +152,25 @@ def test_a_handler_adds_tasks_while_it_runs() -> None:
         assert simulation.violations() == []
 
 
+@boss.task(retry=Retry(by_error={PlanRefused: Retry(attempts=60, initial_s=10, factor=1)}))
+async def early(ctx: Context, topic: Topic) -> PlanChange:
+    """Name an agent that is not deployed yet."""
+    change = PlanChange()
+    change.task("search", "archive.search", text=topic.text)
+    return change
+
+
+def test_an_agent_that_is_not_there_yet_can_be_waited_for() -> None:
+    with Simulation([boss, hand]) as simulation:
+        run = simulation.submit(early, Topic(text="x"))
+        simulation.skip(minutes=2)
+        assert run.state == "running"
+        assert run.tasks["task"].attempt > 8
+        failure = run.tasks["task"].failure
+        assert failure is not None
+        assert "no agent 'archive' is known; there is " in failure.message
+
+
 def test_a_refused_change_says_why_and_the_handler_goes_on() -> None:
     with Simulation([boss, hand]) as simulation:
         run = simulation.submit(lone(stubborn), {"text": "x"})

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from holdfast.agents import Agent, Context
-from holdfast.client import BulkAction, BulkTarget, ClientError, CommandRefused
+from holdfast.client import BulkAction, BulkTarget, ClientError, CommandRefused, RunConflict
 from holdfast.schemas import Plan, PlanError, Retry
 from holdfast.testing import Simulation, crashes_in
 
@@ -90,6 +90,8 @@ def test_an_output_that_does_not_fit_is_refused_with_its_field() -> None:
         simulation.until(lambda: "stuck" in READ)
         with pytest.raises(CommandRefused, match=r"does not fit task 'second'.*text"):
             run.override("second", {"name": "stuck", "text": 7})
+        with pytest.raises(CommandRefused, match=r"'txet': is unknown; did you mean 'text'"):
+            run.override("second", {"name": "x", "txet": "typed in haste"})
         run.override("second", {"name": "", "text": None})
         run.result()
         assert simulation.violations() == []
@@ -157,6 +159,15 @@ def test_a_fork_from_a_task_may_have_another_input() -> None:
         assert simulation.run(forked.id).result()["text"] == "wrote text of other"
         with pytest.raises(PlanError):
             call(simulation, lambda c: c.fork(run.id, from_task="second", input={"no": "name"}))
+        told = call(
+            simulation,
+            lambda c: c.fork(run.id, from_task="third", new_run_id="mine", reason="what if"),
+        )
+        begun = simulation.run(told.id).events[0].message
+        assert begun.startswith(f"once more {run.id} from task 'third', by ")
+        assert begun.endswith(": what if")
+        with pytest.raises(RunConflict, match="'mine' exists"):
+            call(simulation, lambda c: c.fork(run.id, from_task="second", new_run_id="mine"))
         assert simulation.violations() == []
 
 

@@ -8,13 +8,16 @@ from holdfast.schemas import (
     DeadLetter,
     DeadLetterReason,
     EventType,
+    Plan,
     RunState,
     SignalAsk,
     SleepAsk,
     TaskState,
     encode,
 )
-from holdfast.schemas.records import BreakerRow, BreakerState
+from holdfast.schemas.plan_settings import step_undoing_id
+from holdfast.schemas.records import BreakerRow, BreakerState, EmitAsk, StepKind, StepSummary
+from tests.unit.coordinator.host import resolved
 from tests.unit.projection.conftest import (
     CALL,
     CHILD,
@@ -58,6 +61,15 @@ async def test_a_task_that_is_being_worked(world: World, opened: OpenProjection)
     assert "with agent scout" in found["dispatched"].text
 
 
+async def test_the_last_word_of_progress_is_told(world: World, opened: OpenProjection) -> None:
+    row = task_row("a", 1, TaskState.DISPATCHED)
+    await world.event(EventType.RUN_STARTED, run_row("r1", 1))
+    await world.event(EventType.TASK_DISPATCHED, None, row)
+    for at_ms, said in ((2_000, "a quarter"), (3_000, "half way (50%)")):
+        await world.event(EventType.TASK_PROGRESSED, None, row, message=said, at_ms=at_ms)
+    assert (await reasons(opened))["progress"].text == "said 7 s ago: half way (50%)"
+
+
 async def test_an_open_breaker_of_its_agent_is_told(world: World, opened: OpenProjection) -> None:
     await world.event(EventType.RUN_STARTED, run_row("r1", 1))
     await world.event(EventType.TASK_DISPATCHED, None, task_row("a", 1, TaskState.DISPATCHED))
@@ -83,6 +95,74 @@ async def test_a_retry_names_the_failure_and_the_time(world: World, opened: Open
     assert "due in 3 s: OSError: no disk" in found["retrying"].text
 
 
+async def test_a_run_that_starts_later_says_when(world: World, opened: OpenProjection) -> None:
+    row = run_row("r1", 1)
+    row.start_ms = NOW_MS + 90_000
+    await world.event(EventType.RUN_STARTED, row)
+    text = "nothing of it starts before 1970-01-01 00:01:40 UTC, 90 s from now"
+    assert (await reasons(opened))["delayed"].text == text
+    assert "delayed" not in await reasons(opened, now_ms=NOW_MS + 90_000)
+
+
+async def test_what_a_loop_counts_are_rounds(world: World, opened: OpenProjection) -> None:
+    plan = Plan("looping")
+    plan.task("a", "scout.list", repeat={"until": "`false`", "at_most": 9})
+    row = task_row("a", 2, TaskState.EXPANDED)
+    row.total, row.done = 9, 2
+    await world.event(EventType.RUN_STARTED, run_row("r1", 1), plan=resolved(plan))
+    await world.event(EventType.TASK_EXPANDED, None, row)
+    assert (await reasons(opened))["loop"].text == "2 of at most 9 rounds are done"
+
+
+async def test_a_map_tells_whose_items_are_still_arriving(
+    world: World, opened: OpenProjection
+) -> None:
+    plan = Plan("arriving")
+    plan.map("a", "scout.read", over=plan.task("b", "scout.list").emitted)
+    row = task_row("a", 2, TaskState.EXPANDED)
+    row.total, row.done = 9, 2
+    await world.event(EventType.RUN_STARTED, run_row("r1", 1), plan=resolved(plan))
+    await world.event(EventType.TASK_DISPATCHED, None, task_row("b", 1, TaskState.DISPATCHED))
+    await world.event(EventType.TASK_EXPANDED, None, row)
+    found = (await reasons(opened))["map.arriving"]
+    assert found.text == "2 of 9 items are done; task 'b' is at work and may hand out more"
+    assert found.remedy == "holdfast why r1/b"
+    await world.event(EventType.TASK_SUCCEEDED, None, task_row("b", 2, TaskState.SUCCEEDED))
+    assert (await reasons(opened))["map"].text == "2 of 9 items are done"
+
+
+async def test_who_has_no_room_to_hand_out_more_is_told(
+    world: World, opened: OpenProjection
+) -> None:
+    (found,) = await waiting(world, opened, ask_entry(EmitAsk(8, 4, None), None))
+    assert (found.code, found.remedy) == ("waits.emit", "")
+    assert found.text == (
+        "waits for room to hand out items 8 to 11: a map over them has not begun, or is far"
+        " behind; since 8 s"
+    )
+
+
+async def test_what_was_replayed_since_is_no_reason_of_an_end(
+    world: World, opened: OpenProjection
+) -> None:
+    failed, mended = task_row("a", 1, TaskState.FAILED), task_row("b", 1, TaskState.SUCCEEDED)
+    failed.attempt = mended.attempt = 2
+    run = run_row("r1", 1, RunState.FAILED)
+    run.finished_ms = 9_000
+    await world.event(EventType.TASK_SUCCEEDED, None, mended)
+    await world.event(EventType.TASK_FAILED, None, failed)
+    await world.event(EventType.RUN_FAILED, run)
+    why_not = DeadLetterReason.EXHAUSTED
+    for task_id, attempt in (("a", 1), ("a", 2), ("b", 1)):
+        name = f"r1/{task_id}/{attempt}"
+        letter = DeadLetter(
+            name, why_not, None, "r1", task_id, "scout", "list", attempt, None, None, 1_000
+        )
+        await world.put(TOPICS.dead_letters, "r1", encode(letter))
+    found = await reasons(opened)
+    assert found["dead-letter.exhausted"].remedy == "holdfast dead-letters show r1/a/2"
+
+
 async def test_a_dead_letter_names_the_command(world: World, opened: OpenProjection) -> None:
     letter = DeadLetter(
         "d1", DeadLetterReason.EXHAUSTED, None, "r1", "a", "scout", "list", 3, None, None, 1_000
@@ -101,7 +181,7 @@ async def test_paused_and_pending(world: World, opened: OpenProjection) -> None:
     await world.event(EventType.TASK_DISPATCHED, None, task_row("a", 1, TaskState.DISPATCHED))
     found = await reasons(opened)
     assert found["paused"].remedy == "holdfast run resume r1"
-    assert found["pending"].text == "b has not begun: they wait for a"
+    assert found["pending"].text == "b has not begun: it waits for a"
 
 
 async def test_a_run_that_has_ended(world: World, opened: OpenProjection) -> None:
@@ -216,6 +296,17 @@ async def test_one_task_is_explained(world: World, opened: OpenProjection) -> No
     found = await projection.query(lambda c: why_task(c, "r1", "~00ab", NOW_MS))
     assert found is not None
     assert found[0].remedy == "holdfast signal r1 'two words' PAYLOAD"
+
+
+async def test_a_step_that_cannot_be_undone_is_named(world: World, opened: OpenProjection) -> None:
+    owner = task_row("pay", 1, TaskState.FAILED)
+    owner.steps = [StepSummary("charge", "visa", StepKind.EFFECT, 1, 1, 1)]
+    dead = task_row(step_undoing_id("pay", "charge", "visa"), 2, TaskState.DEAD)
+    await world.event(EventType.RUN_COMPENSATING, run_row("r1", 1, RunState.COMPENSATING))
+    await world.event(EventType.TASK_FAILED, None, owner)
+    await world.event(EventType.TASK_DEAD, None, dead)
+    stuck = (await reasons(opened))["compensation-stuck"]
+    assert stuck.text.startswith("step 'charge' (key 'visa') of 'pay' cannot be undone")
 
 
 async def test_a_run_that_undoes_what_it_did_and_is_stuck(

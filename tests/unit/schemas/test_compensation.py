@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +13,8 @@ from holdfast.schemas.command_arguments import CancelArguments
 from holdfast.schemas.plan import Expression, Plan, PlanDocument
 from holdfast.schemas.plan_checks import check_plan, check_run_fields
 from holdfast.schemas.plan_files import parse_plan
-from holdfast.schemas.resolution import ResolvedPlan, agents_of, resolve
+from holdfast.schemas.records import Manifest
+from holdfast.schemas.resolution import ResolvedPlan, agents_of, check_compensations, resolve
 from tests.unit.schemas.test_resolution import MANIFESTS, schema
 
 YAML = """
@@ -124,6 +127,61 @@ def test_it_is_resolved_with_settings_of_its_own() -> None:
 def test_what_does_not_fit_the_agents_is_refused(compensate: Any, said: str) -> None:
     with pytest.raises(PlanError, match=said):
         resolve(saga(compensate), MANIFESTS, schema)
+
+
+def declared(said: dict[str, Any], agent: str = "scout") -> dict[str, Manifest]:
+    """Return the manifests, where `scout.list` says what undoes it."""
+    scout = MANIFESTS["scout"]
+    tasks = [
+        replace(task, compensate=json.dumps(said)) if task.name == "list" else task
+        for task in scout.tasks
+    ]
+    return {**MANIFESTS, agent: replace(scout, agent=agent, tasks=tasks)}
+
+
+UNDO_LIST = {"task": "scout.list", "input": {"folder": "${given.folder}"}, "timeout_s": 2}
+
+
+def test_an_agent_says_what_undoes_its_task_unless_the_plan_does() -> None:
+    found = resolve(saga(None), declared(UNDO_LIST), schema)
+    undo = found.tasks["list~compensate"]
+    assert (undo.agent, undo.task, undo.timeout_ms) == ("scout", "list", 2_000)
+    assert undo.input == {"folder": "${given.folder}"}
+    assert found.plan == saga(None).document(), "the plan stays as it was written"
+    assert ResolvedPlan.from_json(found.to_json()) == found
+
+    over = resolve(saga({"task": "scout.list"}), declared(UNDO_LIST), schema)
+    assert over.tasks["list~compensate"].input is None
+    off = resolve(saga(False), declared(UNDO_LIST), schema)
+    assert "list~compensate" not in off.tasks
+    for each in (over, off):
+        assert ResolvedPlan.from_json(each.to_json()) == each
+    assert parse_plan("{name: p, tasks: {x: {task: a.b, compensate: false}}}") == plan_of(
+        compensate=False
+    )
+
+
+def test_a_compensation_that_belongs_to_no_task_is_refused() -> None:
+    found = resolve(saga(None), declared(UNDO_LIST), schema)
+    odd = {**found.tasks, "lisp~compensate": found.tasks["list~compensate"]}
+    text = found.model_copy(update={"tasks": odd}).to_json()
+    with pytest.raises(PlanError, match="'lisp~compensate' stands in one half only"):
+        ResolvedPlan.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"task": "scout.lisp"}, "has no task 'lisp'"),
+        ({"task": "reviewer.review"}, "another agent's task"),
+        ({"task": "scout.list", "input": {"folder": "${input.folder}"}}, "it reads 'input'"),
+        ({"task": "scout.list", "input": {"folder": "${output.fils}"}}, "no field 'fils'"),
+        ({"task": "scout.list", "input": {"dir": "${output.files}"}}, "dir"),
+    ],
+)
+def test_what_an_agent_says_is_checked_when_it_starts(said: dict[str, Any], why: str) -> None:
+    with pytest.raises(PlanError, match=r"agent 'scout', task 'list', compensate.*" + why):
+        check_compensations(declared(said)["scout"], schema)
 
 
 def test_what_a_cancel_says() -> None:

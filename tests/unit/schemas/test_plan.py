@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from holdfast.schemas import PlanError
 from holdfast.schemas.plan import Expression, Plan, PlanDocument, Retry, Task
-from holdfast.schemas.plan_checks import DEPTH_MAX, check_plan, check_run_fields
+from holdfast.schemas.plan_checks import DEPTH_MAX, check_plan, check_run_fields, emitter_of
 
 
 class Folder(BaseModel):
@@ -213,3 +213,47 @@ def test_missing_run_input() -> None:
 def test_retry_in_milliseconds() -> None:
     policy = Retry(attempts=5, initial_s=0.25, max_s=10).policy()
     assert (policy.attempts, policy.initial_ms, policy.max_ms) == (5, 250, 10_000)
+
+
+def arriving(
+    over: str = "${emitted.find}", plan_key: str | None = None, **said: Any
+) -> PlanDocument:
+    emitter = said.pop("emitter", {"task": "scout.find"})
+    work = {"task": "reader.read", "map": {"over": over}, **said}
+    document = {"name": "p", "order_key": plan_key, "tasks": {"find": emitter, "read": work}}
+    return PlanDocument.model_validate(document)
+
+
+def test_a_map_may_go_over_what_a_task_hands_out() -> None:
+    plan = Plan("p")
+    found = plan.task("find", "scout.find")
+    plan.map("read", "reader.read", over=found.emitted)
+    assert plan.document() == arriving()
+    assert check_plan(plan).dependencies["read"] == ("find",)
+    assert emitter_of("${emitted.find}") == "find"
+    assert emitter_of("${tasks.find}") is emitter_of([1]) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"over": "${emitted.fnd}"}, "unknown task 'fnd'; did you mean 'find'"),
+        ({"over": "${emitted}"}, "write emitted.<id>"),
+        ({"over": "${emitted.find.pages}"}, "select in the input"),
+        ({"over": "${emitted.find[0]}"}, "select in the input"),
+        ({"input": {"x": "${emitted.find}"}}, "'emitted' exists only in what a map goes over"),
+        ({"join": "any"}, "begins with the first of them: leave join out"),
+        ({"after": ["find"]}, "whose output cannot be read yet"),
+        ({"input": {"x": "${tasks.find.pages}"}}, "whose output cannot be read yet"),
+        ({"emitter": {"task": "a.b", "map": {"over": [1]}}}, "'find' is worked in parts"),
+        ({"emitter": {"plan": {"name": "i", "tasks": {"x": {"task": "a.b"}}}}}, "'find' is a plan"),
+        (
+            {"plan_key": "${input.k}", "task": "scout.read"},
+            "both are worked by one agent under the order key of the plan",
+        ),
+    ],
+)
+def test_what_cannot_be_gone_over_while_it_arrives(said: dict[str, Any], told: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        check_plan(arriving(**said))
+    assert told in str(caught.value)

@@ -8,10 +8,19 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from holdfast.agents import Agent, Context, Fatal, Retry, RunFailed, SyncContext
+from holdfast.agents import (
+    Agent,
+    Context,
+    DefinitionError,
+    Fatal,
+    Retry,
+    RunFailed,
+    SyncContext,
+)
 from holdfast.client import RunCancelled
 from holdfast.client import RunFailed as Failed
 from holdfast.schemas import Plan
+from holdfast.schemas.plan_values import Expression
 from holdfast.testing import SimulatedRun, Simulation
 
 till, keeper = Agent("till"), Agent("keeper")
@@ -154,6 +163,55 @@ def test_a_crash_at_any_step_leaves_nothing_charged_and_refunds_nothing_twice() 
         assert len(LEDGER) == 8
         crashes += 1
     assert crashes > 50
+
+
+house = Agent("house")
+
+
+@house.task
+async def leave(ctx: Context, booked: Booked) -> None:
+    await ctx.effect("move", move, booked.what, -booked.amount, idempotent=True)
+
+
+@house.task(
+    compensate={
+        "task": leave,
+        "input": {"what": Expression("given.what"), "amount": Expression("output.amount")},
+    }
+)
+async def rent(ctx: Context, booking: Booking) -> Booked:
+    amount = await ctx.effect("move", move, booking.what, booking.amount, idempotent=True)
+    return Booked(what=f"{booking.what}!", amount=amount)
+
+
+def test_an_agent_says_itself_how_its_work_is_undone_and_a_plan_may_say_otherwise() -> None:
+    inner = Plan("inner")
+    inner.task("deep", rent, what="deep")
+    inner.task("fails", fail, after=["deep"], what="end")
+    plan = Plan("rents", compensate_on="failure")
+    first = plan.task("first", "house.rent", what="first")
+    seats = plan.map("seats", rent, over=[1, 2], after=[first], what="seat", amount=Plan.item)
+    kept = plan.task("kept", rent, after=[seats], what="kept", compensate=False)
+    plan.task("inner", inner, after=[kept])
+    with Simulation([till, house]) as simulation:
+        run = simulation.submit(plan)
+        with pytest.raises(Failed, match="no more seats"):
+            run.result()
+        assert sorted(begun(run)[:-1]) == ["!seats.0", "!seats.1"]
+        assert begun(run)[-1] == "!first"
+        assert sum(LEDGER.values()) == 10, "what the plan says is to be kept"
+        assert simulation.violations() == []
+
+
+def test_what_undoes_a_task_is_one_of_its_agent() -> None:
+    with pytest.raises(DefinitionError, match=r"house\.x: compensate: 'till\.refund' is another"):
+        house.task(name="x", compensate=refund)(leave.handler)
+    with pytest.raises(DefinitionError, match=r"house\.x: compensate=7: give a task of the agent"):
+        house.task(name="x", compensate=7)(leave.handler)  # type: ignore[call-overload]
+    with pytest.raises(DefinitionError, match=r"house\.x: compensate: .*'leave' names no task"):
+        house.task(name="x", compensate="leave")(leave.handler)
+    with pytest.raises(DefinitionError, match=r"house\.x: compensate: whn: unknown setting"):
+        house.task(name="x", compensate={"task": leave, "whn": 1})(leave.handler)
 
 
 def pay(what: str, amount: int) -> Booked:

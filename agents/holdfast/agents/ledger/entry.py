@@ -38,7 +38,7 @@ from holdfast.schemas.records import (
     TaskEnvelope,
 )
 
-__all__ = ["TRANSITIONS", "Ending", "Entry", "Incoming", "Phase", "StepWrite"]
+__all__ = ["OPEN_PHASES", "TRANSITIONS", "Ending", "Entry", "Incoming", "Phase", "StepWrite"]
 
 ALONE_AFTER_RESUMES = 2
 """A task resumed this often since its last step runs alone in its process."""
@@ -69,6 +69,9 @@ TRANSITIONS: dict[Phase, frozenset[Phase]] = {
 }
 """A forgotten task has no phase: CLOSING ends there too. Straight to CLOSING goes an open task, one
 of whose records the bus has refused."""
+
+OPEN_PHASES = frozenset({Phase.WAITING, Phase.STARTING, Phase.RUNNING, Phase.ASLEEP})
+"""Those in which an attempt can still be cancelled: it has not ended."""
 
 
 @dataclass(slots=True)

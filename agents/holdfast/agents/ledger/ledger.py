@@ -1,18 +1,11 @@
-"""What one slot knows of its tasks, what may start, and what the next commit must hold.
+"""What one slot knows of its tasks, and what may start; `next_commit` holds what is to be written.
 
 Pure: no clock, no I/O. `now_ms` is wall time and goes into records; `at_s` is a monotonic clock's
-seconds and drives the rules below.
-
-- A task that finishes in the first commit after its start costs no journal record. One that is
-  still open 20 ms after its start is accepted, and with that a commit starts.
-- A commit moves the offset past the last record that it closes, accepts or drops; each earlier
-  record still open is accepted in it. Else what a crash brings again could be dealt with twice:
-  of a task that was forgotten, or a record that was forwarded, nothing is left to tell.
+seconds and drives the rules of acceptance (see `next_commit`) and of probation (below).
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Collection, Mapping
 
 from holdfast.agents.ledger.answers import answered, asked, waits_for
@@ -20,26 +13,31 @@ from holdfast.agents.ledger.book import Book
 from holdfast.agents.ledger.closing import Closing
 from holdfast.agents.ledger.drafts import Draft, Identity, Outbox
 from holdfast.agents.ledger.endings import cancelled, poisoned
-from holdfast.agents.ledger.entry import STRIKES_MAX, Ending, Entry, Incoming, Phase, StepWrite
+from holdfast.agents.ledger.entry import (
+    OPEN_PHASES,
+    STRIKES_MAX,
+    Ending,
+    Entry,
+    Incoming,
+    Phase,
+    StepWrite,
+)
 from holdfast.agents.ledger.folded import FoldedStep
 from holdfast.agents.ledger.inbox import Inbox
 from holdfast.agents.ledger.keys import JournalBody
 from holdfast.agents.ledger.markers import Markers
+from holdfast.agents.ledger.next_commit import NextCommit
 from holdfast.agents.ledger.pausing import Pauses
 from holdfast.agents.ledger.restoring import Restored
 from holdfast.agents.ledger.state import KeyedState
 from holdfast.bus.port import Position, Record
-from holdfast.bus.slot.machine import COMMIT_RECORDS_MAX
 from holdfast.schemas.records import ControlAction, ControlEnvelope, StepEntry, StepKind
 
-__all__ = ["ACCEPT_AFTER_S", "PROBATION_S", "Ledger"]
+__all__ = ["PROBATION_S", "Ledger"]
 
-ACCEPT_AFTER_S = 0.020
-"""A started task that is not accepted yet is accepted after so long."""
 PROBATION_S = 10.0
 """After an unclean end each task is accepted before its handler starts, for so long."""
 
-_OPEN = frozenset({Phase.WAITING, Phase.STARTING, Phase.RUNNING, Phase.ASLEEP})
 _IDLE = frozenset({Phase.WAITING, Phase.ASLEEP})
 
 
@@ -59,12 +57,10 @@ class Ledger:
         self._closing = Closing(
             identity, self._book, self._outbox, self.state, self._inbox, self._take
         )
+        self._commit = NextCommit(self._inbox, self._outbox, self._closing)
         self._markers = Markers(identity, self._outbox)
         self._restored: Restored | None = Restored()
-        self._wanting: dict[Entry, None] = {}
-        self._ended: deque[Entry] = deque()
         self._uncounted: dict[Entry, None] = {}
-        self._unaccepted: deque[tuple[float, Entry, int]] = deque()
         self._probation_until = float("-inf")
         self._stopped = False
 
@@ -101,7 +97,7 @@ class Ledger:
                     # this process meanwhile, it must not be struck for that.
                     entry.alone = False
                     self._uncounted[entry] = None
-                    self._want(entry, rewrite=True)
+                    self._commit.want(entry, rewrite=True)
         self.state.opened()
         if not clean:
             self._probation_until = at_s + PROBATION_S
@@ -115,7 +111,7 @@ class Ledger:
             self.end(entry, poisoned(entry, now_ms))
         else:
             self._uncounted[entry] = None
-            self._want(entry, rewrite=True)
+            self._commit.want(entry, rewrite=True)
 
     # --- what comes in -------------------------------------------------------------------------
 
@@ -154,7 +150,7 @@ class Ledger:
         """
         name = f"{control.run_id}/{control.task_id}"
         entry = self._book.get(name)
-        if entry is not None and entry.attempt == control.attempt and entry.phase in _OPEN:
+        if entry is not None and entry.attempt == control.attempt and entry.phase in OPEN_PHASES:
             if control.action is ControlAction.EXPIRE and entry.begun:
                 self.skip(at.topic, at.offset)  # it came too late: the handler's end is the answer
                 return None
@@ -194,7 +190,7 @@ class Ledger:
         write.control = (at.topic, at.offset)
         if entry.phase is Phase.ASLEEP:
             entry.roused = True
-            self._want(entry, rewrite=True)
+            self._commit.want(entry, rewrite=True)
 
     def release(self, control: ControlEnvelope, at: Position) -> None:
         """Take a release: the task is closed, nothing of it is kept."""
@@ -297,11 +293,11 @@ class Ledger:
         """A place is there. True: the handler may start; False: not before it is accepted."""
         if entry.suspect:
             entry.alone = True
-            self._want(entry, rewrite=True)
+            self._commit.want(entry, rewrite=True)
         elif at_s < self._probation_until and not (
             entry.accepted and entry.written == entry.wanted
         ):
-            self._want(entry, rewrite=not entry.accepted)
+            self._commit.want(entry, rewrite=not entry.accepted)
         else:
             self._run(entry, at_s)
             return True
@@ -317,8 +313,7 @@ class Ledger:
 
     def _run(self, entry: Entry, at_s: float) -> None:
         entry.move(Phase.RUNNING)
-        if not entry.accepted:
-            self._unaccepted.append((at_s + ACCEPT_AFTER_S, entry, entry.attempt))
+        self._commit.started(entry, at_s)
 
     def body_ended(self, name: str) -> None:
         """A body that had outlived its attempt is gone: the next attempt may start."""
@@ -338,7 +333,7 @@ class Ledger:
         entry.writes.append(write)
         if record is not None and step is not None:
             entry.asking[name, key] = step
-        self._want(entry, rewrite=not entry.accepted)
+        self._commit.want(entry, rewrite=not entry.accepted)
         return write
 
     def end(self, entry: Entry, ending: Ending) -> None:
@@ -347,7 +342,7 @@ class Ledger:
             self._book.wake(entry)
         entry.move(Phase.ENDED)
         entry.ending = ending
-        self._ended.append(entry)
+        self._commit.close(entry)
 
     def stop(self) -> None:
         """Start nothing any more."""
@@ -365,7 +360,7 @@ class Ledger:
             return
         entry.move(Phase.ASLEEP)
         self._book.sleep(entry)
-        self._want(entry, rewrite=True)
+        self._commit.want(entry, rewrite=True)
 
     def give_back(self, entry: Entry) -> None:
         """A handler was stopped because its slot is given up: the attempt stays open."""
@@ -376,13 +371,7 @@ class Ledger:
 
     def due_at_s(self) -> float | None:
         """Return when the next started task is to be accepted (monotonic seconds)."""
-        queue = self._unaccepted
-        while queue:
-            at_s, entry, attempt = queue[0]
-            if entry.phase is Phase.RUNNING and not entry.accepted and entry.attempt == attempt:
-                return at_s
-            queue.popleft()
-        return None
+        return self._commit.due_at_s()
 
     def post(self, draft: Draft) -> None:
         """Have something written that no task of the ledger is about."""
@@ -394,7 +383,7 @@ class Ledger:
 
     def pending(self) -> bool:
         """Tell whether something waits for a commit."""
-        return bool(self._ended or self._wanting or self._inbox.moved or self._outbox)
+        return self._commit.pending()
 
     def collect(self, now_ms: int, at_s: float) -> list[Draft] | None:
         """Return what the next commit shall hold (perhaps only offsets), None for nothing.
@@ -402,36 +391,7 @@ class Ledger:
         All of it is settled before the next call. Take `offsets` after it. Of a task that is open
         or closing there is one draft at most.
         """
-        while (due := self.due_at_s()) is not None and due <= at_s:
-            self._want(self._unaccepted.popleft()[1], rewrite=True)
-        if not self.pending():
-            return None
-        drafts = self._outbox.take()
-        budget = COMMIT_RECORDS_MAX - sum(draft.size for draft in drafts)
-        horizon = self._inbox.horizon()
-        while self._ended and budget > 0:
-            entry = self._ended.popleft()
-            if entry.phase is not Phase.ENDED:
-                continue  # cancelled while the bus refused a record of it: that was its end
-            horizon = max(horizon, self._inbox.finish(entry))
-            self._inbox.finish_controls(entry)
-            drafts.append(self._closing.close(entry, now_ms))
-            budget -= drafts[-1].size
-        while self._wanting and budget > 0:
-            entry = next(iter(self._wanting))
-            del self._wanting[entry]
-            if entry.phase in _OPEN and (entry.writes or entry.drafted != entry.wanted):
-                horizon = max(horizon, self._inbox.finish(entry))
-                drafts.append(self._closing.keep(entry, now_ms))
-                budget -= drafts[-1].size
-        drafts += self._accept_before(horizon, now_ms)
-        for draft in drafts:
-            for write in draft.steps:
-                self._inbox.deal(write)
-            if draft.entry is not None and draft.entry.phase in _OPEN and draft.entry.writes:
-                self._want(draft.entry, rewrite=False)  # more steps than one draft may hold
-        self._inbox.moved = False
-        return drafts
+        return self._commit.collect(now_ms, at_s)
 
     def offsets(self) -> dict[str, int]:
         """Return how far the slot has dealt with each of its topics."""
@@ -440,19 +400,3 @@ class Ledger:
     def full(self) -> bool:
         """Tell whether no more task records shall be read for now."""
         return self._book.full()
-
-    def _want(self, entry: Entry, *, rewrite: bool) -> None:
-        if rewrite and entry.wanted == entry.drafted:
-            entry.wanted += 1
-        self._wanting[entry] = None
-
-    def _accept_before(self, horizon: int, now_ms: int) -> list[Draft]:
-        if horizon < 0:
-            return []
-        drafts = []
-        for entry in self._inbox.open_before(horizon):
-            self._want(entry, rewrite=True)
-            self._inbox.finish(entry)
-            del self._wanting[entry]
-            drafts.append(self._closing.keep(entry, now_ms))
-        return drafts

@@ -6,9 +6,10 @@ from the journal. What the journal does not hold is not run: there the replay en
 """
 
 from holdfast.agents.replay.journals import TaskJournal, TaskStanding, read_journals
-from holdfast.agents.replay.replaying import Fit, Replayed, Replayer
+from holdfast.agents.replay.replaying import REPLAY_S, Fit, Replayed, Replayer
 
 __all__ = [
+    "REPLAY_S",
     "Fit",
     "Replayed",
     "Replayer",

@@ -29,7 +29,7 @@ from holdfast.bus.port import Environment
 from holdfast.bus.registry import Registry
 from holdfast.schemas.records import FailureKind, Outcome, StepKind, TaskEnvelope
 
-__all__ = ["Fit", "Replayed", "Replayer"]
+__all__ = ["REPLAY_S", "Fit", "Replayed", "Replayer"]
 
 REPLAY_S = 30.0
 """A handler that neither ends nor asks for what is not journaled within this is given up."""

@@ -30,6 +30,7 @@ from holdfast.schemas.records import (
 )
 from holdfast.testing.evidence import BodyStart, Evidence, Excused
 from holdfast.testing.history import Attempt, Decoded, History, Result
+from holdfast.testing.invariants.emitted import handed_out_once
 from holdfast.testing.invariants.results import excused
 from holdfast.testing.invariants.undone import undone_in_reverse
 from holdfast.testing.invariants.verdict import Findings
@@ -49,8 +50,9 @@ def dependencies_first(history: History, _evidence: Evidence, found: Findings) -
     asks for); an item's behind those of its map, and behind its map's expansion; a called task's
     behind the ask of its caller. A run succeeds when all tasks of its last plan have ended, items
     and rounds too, and none of those that no other waits for has failed. What had succeeded in one
-    that ends badly is undone in reverse order, see `undone`. (That no body starts
-    before its task record is committed, which is in one commit with that event, is I5.)
+    that ends badly is undone in reverse order, see `undone`; what a task hands out is taken once,
+    see `emitted`. (That no body starts before its task record is committed, which is in one commit
+    with that event, is I5.)
     """
     graphs = Graphs(limit=1_000)
     for run_id, events in history.events_of.items():
@@ -75,6 +77,8 @@ def dependencies_first(history: History, _evidence: Evidence, found: Findings) -
                 else:
                     _looked_for(graph, states, run_id, event, found)
             states[body.task.task_id] = body.task.state
+        if graph is not None and graph.emitters:
+            handed_out_once(run_id, graph, events, found)
     undone_in_reverse(history, found)
 
 
@@ -170,6 +174,8 @@ def _looked_for(
         _joined(node, states, event, found)
     for dependency in node.dependencies:
         found.looked("dependencies")
+        if node.arrives_from == dependency and dependency in states:
+            continue  # it hands out the items while it works
         if node.join == "all" and states.get(dependency) not in FINISHED:
             found.violated(
                 f"{run_id}/{task_id} was started while {dependency!r} was "

@@ -77,17 +77,21 @@ class SimBus:
         timeout_s: float | None = None,
     ) -> T:
         """Ask the broker; raises `BusUnavailable` when the answer does not come in time."""
-        link = self.connected()
-        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        link, loop = self.connected(), asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
         self.broker.network.send(Request(kind, link, apply, answer, subject))
         bound_s = self.timing.operation_timeout_s if timeout_s is None else timeout_s
+
+        def give_up() -> None:
+            message = f"{self.url} has not answered {kind.value} for {bound_s:g} s"
+            settle(answer, error=BusUnavailable(message))
+
+        # Not `asyncio.timeout`: there is one for each request, and it costs more than the request.
+        timer = loop.call_later(bound_s, give_up)
         try:
-            async with asyncio.timeout(bound_s):
-                return await answer
-        except TimeoutError:
-            raise BusUnavailable(
-                f"{self.url} has not answered {kind.value} for {bound_s:g} s"
-            ) from None
+            return await answer
+        finally:
+            timer.cancel()
 
     async def patiently(self, kind: RequestKind, apply: Callable[[], T], subject: Any = None) -> T:
         """The same for what may be asked twice: a broken connection is made anew."""

@@ -73,7 +73,8 @@ class SimReader:
         return found
 
     async def _news(self, timeout_s: float) -> None:
-        self._ready = ready = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._ready = ready = loop.create_future()
         timing, scheduler = self._broker.timing, self._broker.scheduler()
 
         def wake() -> None:
@@ -81,12 +82,12 @@ class SimReader:
             scheduler.call_later(delay_s, self.wake)
 
         self._broker.on_news(tuple(self._wanted()), wake)
+        # Not `asyncio.timeout`: most polls of a world find nothing, and a cancel for each is dear.
+        timer = loop.call_later(timeout_s, settle, ready)
         try:
-            async with asyncio.timeout(timeout_s):
-                await ready
-        except TimeoutError:
-            pass
+            await ready
         finally:
+            timer.cancel()
             self._broker.forget_news(wake)
 
     def wake(self) -> None:

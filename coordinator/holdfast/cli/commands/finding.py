@@ -50,6 +50,10 @@ async def open_run_key(invocation: Invocation, run_id: str, what: str = "command
 
     async with reading(invocation) as opened:
         run = await find_run(opened, run_id)
-    if run.finished_ms is not None:
-        raise BadInput(f"run {run_id!r} is closed ({run.state}): it takes no more {what}")
+    # What was continued is asked all the same: a cancel goes on to the one that is open.
+    if run.finished_ms is not None and run.successor is None:
+        raise BadInput(
+            f"run {run_id!r} is closed ({run.state}): it takes no more {what}; from a task on it"
+            f" can be worked again: `holdfast run retry {run_id} TASK`"
+        )
     return run.order_key

@@ -18,7 +18,7 @@ __all__ = ["register"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LetterId = Annotated[str, typer.Argument(metavar="ID", show_default=False)]
-Reason = Annotated[str, typer.Option("--because", help="Why, for the audit trail.")]
+Reason = Annotated[str, typer.Option("--reason", "--because", help="Why, for the audit trail.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -143,7 +143,7 @@ def replay(
                     f"task {letter.task_id!r} of run {run.run_id!r} is {letter.task_state}: "
                     "there is nothing to replay"
                 )
-            fork = await client.fork(run.run_id, order_key=run.order_key)
+            fork = await client.fork(run.run_id, order_key=run.order_key, reason=because)
         if json:
             print_json({"run_id": fork.id, "fork_of": run.run_id})
         else:

@@ -159,6 +159,7 @@ def fork(
         typer.Option("--input", metavar="NAME=VALUE|JSON|@FILE", help="Another input of the run."),
     ] = None,
     new_id: NewId = None,
+    reason: Because = "",
     json: AsJson = False,
 ) -> int:
     """Submit a run once more from a task on; the old one goes on beside, if it is open."""
@@ -173,6 +174,7 @@ def fork(
                 new_run_id=new_id,
                 from_task=from_task,
                 input=value,
+                reason=reason,
             )
         _print_forked(run_id, from_task, forked, json=json)
         return ExitCode.OK
@@ -237,9 +239,7 @@ def pause_key(
     json: AsJson = False,
 ) -> int:
     """Pause one order key at each of some agents."""
-    for agent in agents:
-        _steer(context, "pause", (agent, key), reason, json=json)
-    return ExitCode.OK
+    return _steer_key(context, "pause", (key, agents), reason, json=json)
 
 
 def resume_key(
@@ -250,9 +250,38 @@ def resume_key(
     json: AsJson = False,
 ) -> int:
     """Go on with one order key at each of some agents."""
-    for agent in agents:
-        _steer(context, "resume", (agent, key), reason, json=json)
-    return ExitCode.OK
+    return _steer_key(context, "resume", (key, agents), reason, json=json)
+
+
+def _steer_key(
+    context: typer.Context, word: str, what: tuple[str, list[str]], reason: str, *, json: bool
+) -> int:
+    """Say one word of a key to each agent; what one refuses keeps it from no other."""
+    key, agents = what
+
+    async def execute(invocation: Invocation) -> int:
+        from holdfast.client import CommandRefused
+
+        told: list[dict[str, Any]] = []
+        async with invocation.client() as client:
+            await client.agents.require(*agents)  # a name that is mistyped changes nothing
+            words = {"pause": client.agents.pause, "resume": client.agents.resume}
+            for agent in dict.fromkeys(agents):
+                said: dict[str, Any] = {"agent": agent, "order_key": key}
+                try:
+                    receipt = await words[word](agent, order_key=key, reason=reason)
+                    said |= {**_receipt(receipt), "message": receipt.message, "refused": False}
+                except CommandRefused as error:
+                    said |= {"message": str(error), "refused": True}
+                told.append(said)
+        if json:
+            print_json({"agents": told})
+        else:
+            print_lines(*(each["message"] for each in told))
+        return ExitCode.BAD_INPUT if any(each["refused"] for each in told) else ExitCode.OK
+
+    invocation = invocation_of(context)
+    return invocation.run(execute(invocation))
 
 
 def _steer(

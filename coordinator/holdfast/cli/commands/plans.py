@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json as json_text
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,10 +18,14 @@ if TYPE_CHECKING:
     from holdfast.coordinator.projection import PlanVersionView, RunView
     from holdfast.schemas import PlanDifference, PlanDocument, ResolvedPlan, TaskNode
 
-__all__ = ["plan"]
+__all__ = ["difference_lines", "plan"]
 
 _MARKS = {"added": "+", "removed": "-", "changed": "~", "dropped": "x"}
 _NOT_SET = "not set"
+_ABSENT = object()
+"""Stands for a field that one of two versions does not have; null may be its value."""
+LINE_CHARS = 100
+CONTEXT_LINES = 2
 _DROPPED = {"skip": "skipped", "cancel": "cancelled"}
 
 
@@ -125,9 +131,12 @@ def _task_rows(plan: PlanDocument) -> list[tuple[str, ...]]:
 
 
 def _work(node: TaskNode) -> str:
+    from holdfast.schemas.plan_checks import emitter_of
+
     work = node.task or "plan"
     if node.map is not None:
-        work = f"{work} (map)"
+        emitter = emitter_of(node.map.over)
+        work += " (map)" if emitter is None else f" (map over what {emitter} hands out)"
     return work if node.dropped is None else f"{work}, {_DROPPED[node.dropped]}"
 
 
@@ -153,7 +162,7 @@ async def _show_diff(
         return
     print_lines(f"run   {run_id}, plan version {versions[0]} -> {versions[1]}")
     for each in differences:
-        print_lines(*_difference_lines(each))
+        print_lines(*difference_lines(each))
     if not differences:
         print_lines("They are the same.")
 
@@ -163,13 +172,51 @@ def _difference_document(each: PlanDifference) -> dict[str, Any]:
     return {"kind": each.kind, "task_id": each.task_id, "task": each.task, "details": details}
 
 
-def _difference_lines(each: PlanDifference) -> list[str]:
+def difference_lines(each: PlanDifference) -> list[str]:
+    """Return how one task differs, as it is printed."""
     told = "  skipped or cancelled" if each.kind == "dropped" else f"  {each.task}"
+    lines = [f"{_MARKS[each.kind]} {each.task_id}{told}".rstrip()]
+    for setting, was, is_ in each.details:
+        values = (_ABSENT if value is None else value for value in (was, is_))
+        for place, before, after in _places(setting, *values):
+            lines += _value_lines(place, before, after)
+    return lines
+
+
+def _places(place: str, was: Any, is_: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield what differs, field by field: of a plan within the plan only what was changed in it."""
+    if not (isinstance(was, Mapping) and isinstance(is_, Mapping)):
+        yield place, was, is_
+        return
+    for name in dict.fromkeys((*was, *is_)):
+        if was.get(name) != is_.get(name) or (name in was) is not (name in is_):
+            yield from _places(f"{place}.{name}", was.get(name, _ABSENT), is_.get(name, _ABSENT))
+
+
+def _value_lines(place: str, was: Any, is_: Any) -> list[str]:
+    """On one line where that can be read, else line by line; nothing is cut."""
+    line = f"    {place}: {_said(was)} -> {_said(is_)}"
+    if len(line) <= LINE_CHARS:
+        return [line]
+    before, after = _said_lines(was), _said_lines(is_)
+    changes = [*difflib.unified_diff(before, after, n=CONTEXT_LINES, lineterm="")][2:]
+    if not changes:  # they differ in a line break alone
+        return [line]
     return [
-        f"{_MARKS[each.kind]} {each.task_id}{told}",
-        *(f"    {name}: {_said(was)} -> {_said(is_)}" for name, was, is_ in each.details),
+        f"    {place}:",
+        *(f"      {'...' if each[0] == '@' else each}" for each in changes[1:]),
     ]
 
 
 def _said(value: Any) -> str:
-    return _NOT_SET if value is None else clip(json_text.dumps(value, ensure_ascii=False))
+    if value is _ABSENT:
+        return _NOT_SET
+    return json_text.dumps(value, ensure_ascii=False)
+
+
+def _said_lines(value: Any) -> list[str]:
+    if value is _ABSENT:
+        return []
+    if isinstance(value, str):
+        return value.splitlines()
+    return json_text.dumps(value, ensure_ascii=False, indent=2).splitlines()

@@ -280,7 +280,8 @@ def show(
     context: typer.Context,
     run_id: RunId,
     items: Annotated[
-        str | None, typer.Option(metavar="TASK", help="List the items of this map.")
+        str | None,
+        typer.Option(metavar="TASK", help="List the items of this map, the rounds of this loop."),
     ] = None,
     json: AsJson = False,
 ) -> int:
@@ -298,7 +299,9 @@ def show(
         around.print(reading.now_ms)
         print_lines("")
         rows = [_task_row(task) for task in tasks]
-        print_table(("TASK", "AGENT", "STATE", "ATTEMPT", "TOOK", ""), rows, "No task has begun.")
+        headers = ("TASK", "AGENT", "STATE", "ATTEMPT", "TOOK", "")
+        none = "No task has begun." if items is None else f"Nothing of {items!r} has begun."
+        print_table(headers, rows, none)
         return ExitCode.OK
 
     return read_with(context, execute)
@@ -338,6 +341,8 @@ async def _print_run(reading: Reading, run: RunView) -> None:
         f"by      {run.submitted_by}",
         f"input   {clip(shown(given))}",
     ]
+    if run.start_ms is not None and run.finished_ms is None and run.start_ms > reading.now_ms:
+        lines.append(f"starts  {moment(run.start_ms)}: nothing of it before")
     if run.parent is not None:
         lines.append(f"parent  {run.parent[0]}, task {run.parent[1]}")
     if run.plan_version > 1:
@@ -364,20 +369,23 @@ def _task_row(task: TaskView) -> tuple[str, ...]:
     told = ""
     if task.ruling is not None:
         told = clip(f"{task.ruling['action']} by {task.ruling['actor']}", 60)
+    elif task.is_loop:
+        told = f"{task.done} of at most {task.total} rounds"
     elif task.total:
         told = f"{task.done} of {task.total} items" + (
             f", {task.failed} failed" if task.failed else ""
         )
+        told += "" if task.arrives_from is None else f", more from {task.arrives_from}"
     elif task.failure is not None:
         told = clip(task.failure["message"], 60)
     elif task.child is not None:
         told = f"run {task.child}"
     elif task.caller is not None:
         told = f"called by {task.caller}"
-    elif task.task_id.startswith("!"):
-        told = f"undoes {task.task_id[1:]}"
+    elif task.undoes is not None:
+        told = f"undoes {task.undoes}"
     elif task.steps:
-        told = f"{len(task.steps)} steps"
+        told = "1 step" if len(task.steps) == 1 else f"{len(task.steps)} steps"
     return (
         task.task_id,
         f"{task.agent}.{task.task}" if task.agent else f"plan {task.task}",

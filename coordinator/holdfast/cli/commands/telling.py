@@ -28,12 +28,20 @@ def history(
     limit: Annotated[int, typer.Option(min=1, max=100_000)] = 1_000,
     json: AsJson = False,
 ) -> int:
-    """Show everything that happened to a run, in order."""
+    """Show everything that happened to a run, in order.
+
+    Also to a schedule (schedule/NAME), by pauses to an agent (agent/NAME), and by deletions to what
+    it keeps (state/NAME).
+    """
     from holdfast.coordinator.projection import list_history
 
     async def execute(reading: Reading) -> int:
-        await find_run(reading, run_id)
+        is_run = "/" not in run_id  # no run's id holds one
+        if is_run:
+            await find_run(reading, run_id)
         entries = await reading.ask(lambda c: list_history(c, run_id, limit=limit))
+        if not entries and not is_run:
+            raise NotThere(f"nothing has happened to {run_id!r} on this bus and namespace")
         if json:
             from holdfast.cli.documents import history_document
 

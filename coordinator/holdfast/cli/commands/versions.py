@@ -73,11 +73,30 @@ def replay_test(
     async def execute() -> int:
         found: list[Replayed] = []
         async with _source(invocation, file) as environment:
-            for each in served:
-                found += await _replay(invocation, environment, each, agent or each.name, runs)
+            place = str(file) if file is not None else invocation.settings.bus
+            names = {agent or each.name: each for each in served}
+            for name in await _with_journal(invocation, environment, list(names), place):
+                found += await _replay(invocation, environment, names[name], name, runs)
         return _report(found, json=json)
 
     return invocation.run(execute())
+
+
+async def _with_journal(
+    invocation: Invocation, environment: Environment, agents: list[str], place: str
+) -> list[str]:
+    """Return those of the agents that have a journal there; raises `BadInput` if none has."""
+    topics = await environment.bus.describe_topics()
+    there = [name for name in agents if invocation.settings.topics.journal(name) in topics]
+    if not there:
+        raise BadInput(
+            f"{place} holds no journal of {', '.join(agents)}: the agent has never run there, or"
+            " another one was exported; --agent names whose journal to take"
+        )
+    for name in agents:
+        if name not in there:
+            note(f"{place} holds no journal of {name}: nothing of it is replayed")
+    return there
 
 
 @asynccontextmanager
@@ -116,7 +135,7 @@ def _lines(file: Path) -> Iterable[str]:
 async def _replay(
     invocation: Invocation, environment: Environment, agent: Agent, name: str, runs: int
 ) -> list[Replayed]:
-    from holdfast.agents.replay import Replayer, read_journals
+    from holdfast.agents.replay import REPLAY_S, Replayer, read_journals
     from holdfast.bus.blobs import ClaimCheck, open_blob_store
     from holdfast.bus.registry import BusRegistry
 
@@ -127,7 +146,9 @@ async def _replay(
         blobs = ClaimCheck(open_blob_store(settings.blobs, environment))
         replayer = await Replayer.open(environment, agent, registry, blobs, settings.build)
         journals = await read_journals(environment.bus, settings.topics.journal(name))
-        return [await replayer.replay(journal) for journal in _newest(journals, runs)]
+        wanted = _newest(journals, runs)
+        note(f"{name}: {len(wanted)} tasks; each is given up after {REPLAY_S:g} s")
+        return [await replayer.replay(journal) for journal in wanted]
     finally:
         await registry.close()
 

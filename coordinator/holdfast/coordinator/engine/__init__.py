@@ -7,6 +7,7 @@ asyncio.
 
 from __future__ import annotations
 
+from holdfast.coordinator.engine.counting import CALLED, UNDOING, Value
 from holdfast.coordinator.engine.effects import (
     Effect,
     Emit,
@@ -39,13 +40,10 @@ from holdfast.coordinator.engine.run.calls import call_id
 from holdfast.coordinator.engine.run.children import tell_parent
 from holdfast.coordinator.engine.schedule import SCHEDULE_TRANSITIONS
 from holdfast.coordinator.engine.state import (
-    CALLED,
     CLOSED_KIND,
-    UNDOING,
     Entity,
     Overlay,
     State,
-    Value,
     closed_key,
 )
 from holdfast.coordinator.engine.states import (

@@ -125,7 +125,3 @@ class Reaction:
     effects: list[Effect]
     needs: tuple[Need, ...] = ()
     more: bool = False
-
-    def records(self) -> int:
-        """Return how many records it takes to write it."""
-        return len(self.effects) + len(self.overlay.changes) + len(self.markers)

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from holdfast.coordinator.engine.state import UNDOING
+from holdfast.coordinator.engine.counting import UNDOING
 from holdfast.coordinator.engine.templates import Template, compile_condition, compile_template
 from holdfast.schemas.ids import OwnSchema
 from holdfast.schemas.plan import PlanDocument, TaskNode
-from holdfast.schemas.plan_checks import check_plan, condition_in
+from holdfast.schemas.plan_checks import check_plan, condition_in, emitter_of
 from holdfast.schemas.plan_settings import CompensateOn, FailureShare
 from holdfast.schemas.records import RetryPolicy, TaskEntry
 from holdfast.schemas.resolution import (
@@ -28,7 +28,7 @@ from holdfast.schemas.resolution import (
     reducer_path,
 )
 
-__all__ = ["Drop", "Graph", "Node", "call_node", "compile_graph", "compile_node"]
+__all__ = ["Drop", "Graph", "Node", "call_node", "compile_graph", "compile_node", "emitters_of"]
 
 _SHOWN_CHARS = 160
 
@@ -97,6 +97,8 @@ class Node:
     """What a change of the plan said: it is not to be worked any more."""
     undo: Node | None = None
     """What undoes it, an item or a round of it: its id, with `!` before it."""
+    arrives_from: str | None = None
+    """A map: the task over whose items it goes, which its handler hands out while it works."""
     grew: bool = False
     """Its handler added tasks to the plan: it is no end of the plan, they are."""
 
@@ -154,6 +156,8 @@ class Graph:
     races: bool = False
     """Whether some task does not need all that it waits for."""
     compensate_on: CompensateOn = "both"
+    emitters: tuple[str, ...] = ()
+    """Tasks over whose items a map goes while they work."""
 
     @property
     def sinks(self) -> tuple[str, ...]:
@@ -205,7 +209,14 @@ def compile_graph(source: str) -> Graph:
         order_key=document.order_key,
         races=any(node.join != "all" for node in nodes.values()),
         compensate_on=document.compensate_on,
+        emitters=emitters_of(nodes.values()),
     )
+
+
+def emitters_of(nodes: Iterable[Node]) -> tuple[str, ...]:
+    """Return the tasks over whose items some of `nodes` go, each once."""
+    found = [node.arrives_from for node in nodes if node.arrives_from is not None]
+    return tuple(dict.fromkeys(found))
 
 
 _NO_TEMPLATE = compile_template({}, "input")
@@ -282,6 +293,7 @@ def compile_node(
         join=spec.join,
         leaves_losers=spec.losers == "leave",
         share=share if isinstance(share, FailureShare) else None,
+        arrives_from=None if spec.map is None else emitter_of(spec.map.over),
         reducer=reducer,
         loop=loop,
         inner=_inner(name, spec, works),
@@ -291,13 +303,14 @@ def compile_node(
 
 
 def _undo_node(name: str, spec: TaskNode, works: Mapping[str, ResolvedTask]) -> Node | None:
-    said = spec.compensate
-    if said is None:
+    work = works.get(compensation_path(name))
+    if work is None:
         return None
+    said = spec.compensate.input if spec.compensate else work.input
     return Node(
         id=f"{UNDOING}{name}",
-        input=compile_template(said.input, "compensate.input"),
-        input_text=_shown(said.input),
+        input=compile_template(said, "compensate.input"),
+        input_text=_shown(said),
         when=None,
         over=None,
         max_parallel=1 if spec.map is None else spec.map.max_parallel,
@@ -308,7 +321,7 @@ def _undo_node(name: str, spec: TaskNode, works: Mapping[str, ResolvedTask]) -> 
         dependencies=(),
         dependants=(),
         reads=frozenset(),
-        **_resolved(works[compensation_path(name)]),
+        **_resolved(work),
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from holdfast.coordinator.engine.graph import Drop, Graph, Node, compile_node
+from holdfast.coordinator.engine.graph import Drop, Graph, Node, compile_node, emitters_of
 from holdfast.schemas.errors import PlanError, did_you_mean
 from holdfast.schemas.plan import NODES_MAX, TaskNode
 from holdfast.schemas.plan_change import PlanChangeDocument
@@ -65,6 +65,8 @@ class _Growth:
             self._put(name, (spec, resolved.tasks), dependencies[name])
         for name in new:
             self._await(self._nodes[name])
+        for name in new:
+            self._check_emitter(self._nodes[name])
         self._grade(new)
         for name in change.dropped:
             how = Drop.SKIP if name in change.skip else Drop.CANCEL
@@ -75,6 +77,19 @@ class _Growth:
         if change.add and maker is not None:
             self._nodes[maker.id] = replace(maker, grew=True)
         self._before, self._key = self._key, key_after(self._key, revision)
+
+    def _check_emitter(self, node: Node) -> None:
+        """Check what a new map goes over, and what maps go over that a new task hands out."""
+        name = node.arrives_from
+        pairs = [] if name is None else [(node.id, self._nodes[name])]
+        pairs += [(n, node) for n in node.dependants if self._nodes[n].arrives_from == node.id]
+        for map_id, emitter in pairs:
+            if emitter.has_parts or emitter.inner is not None:
+                raise PlanError(
+                    f"plan {self._base.name!r}, task {map_id!r}: over: task {emitter.id!r} is a"
+                    " plan, or is worked in parts; only a task that is worked once, by an agent,"
+                    " hands out items that a map can go over"
+                )
 
     def _check_ids(self, change: PlanChangeDocument) -> None:
         nodes, plan = self._nodes, f"plan {self._base.name!r}"
@@ -117,6 +132,7 @@ class _Growth:
             before=self._before,
             nodes=self._nodes,
             maps=tuple(self._maps),
+            emitters=emitters_of(self._nodes[name] for name in self._maps),
             depths=self._depths,
             cancelled=tuple(self._cancelled),
             races=self._races,

@@ -19,6 +19,9 @@ class EngineLimits:
     """Items of a map in one record of its list. Closing a chunk removes the record of each."""
     chunk_bytes: int = 512 * 1024
     """Inputs in one record of a list; more of them go on in the next one."""
+    ahead_items: int = 1_000
+    """So many items that a handler handed out wait to be begun; before it hands out more, it waits
+    too."""
     grace_ms: int = 60_000
     """How long a run that ends badly waits for its agents' answers before it closes without."""
     marker_age_ms: int = 7 * _DAY_MS

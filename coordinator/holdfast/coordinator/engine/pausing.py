@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from holdfast.coordinator.engine.counting import PAUSES
 from holdfast.coordinator.engine.effects import Effect, Emit, Reaction, SendControl
 from holdfast.coordinator.engine.inputs import Arrival, Broken, Input
 from holdfast.coordinator.engine.limits import EngineLimits
-from holdfast.coordinator.engine.state import PAUSES, Overlay
+from holdfast.coordinator.engine.state import Overlay
 from holdfast.schemas.command_arguments import PauseArguments
 from holdfast.schemas.pauses import AGENT_PREFIX, pause_name
 from holdfast.schemas.records import (

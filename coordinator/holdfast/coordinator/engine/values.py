@@ -37,8 +37,11 @@ class Documents(Protocol):
         """Return the document of a framed payload; raises `Undecodable`."""
         ...
 
-    def encode(self, schema_id: int, document: Any) -> bytes:
-        """Return the framed payload of a document; raises `Unencodable` naming the field."""
+    def encode(self, schema_id: int, document: Any, *, strict: bool = False) -> bytes:
+        """Return the framed payload of a document; raises `Unencodable` naming the field.
+
+        `strict`: also for a field that the schema does not have.
+        """
         ...
 
 
@@ -78,14 +81,15 @@ class Values:
         self._remember(key, document, len(data) + MEMO_ENTRY_BYTES)
         return document
 
-    def require(self, payloads: Iterable[Payload]) -> None:
-        """Ask at once for all blobs that `document` would ask for one after the other."""
+    def require(self, payloads: Iterable[Payload], *, whole: bool = False) -> None:
+        """Ask at once for all blobs that `document` would ask for one after the other; `whole`:
+        that `data` would, of which being known decoded is not enough."""
         missing = {
             payload.name: Fetch(payload)
             for payload in payloads
             if isinstance(payload, BlobReference)
             and payload.name not in self.loaded
-            and payload.name not in self._memo
+            and (whole or payload.name not in self._memo)
         }
         if missing:
             raise Blocked(missing.values())
@@ -103,10 +107,10 @@ class Values:
             raise Blocked([Store(reference, data)])
         return reference
 
-    def encode(self, schema_id: int, document: Any) -> bytes:
+    def encode(self, schema_id: int, document: Any, *, strict: bool = False) -> bytes:
         """Return a document framed by a schema; raises `Unencodable`, `Blocked`."""
         try:
-            return self._documents.encode(schema_id, document)
+            return self._documents.encode(schema_id, document, strict=strict)
         except UnknownSchema as error:
             if schema_id not in self.unknown:
                 raise Blocked([FindSchema(schema_id)]) from error
@@ -118,7 +122,7 @@ class Values:
             return b""
         if isinstance(payload, bytes):
             return payload
-        self.require([payload])
+        self.require([payload], whole=True)
         data = self.loaded[payload.name]
         if data is None:
             raise Undecodable(f"blob {payload.name} is not in the store")

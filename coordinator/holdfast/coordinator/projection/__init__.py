@@ -5,7 +5,15 @@ that can be asked. May use: the port of the bus, schemas, SQLAlchemy Core. Must 
 the engine or the service, or write to the bus.
 """
 
+from holdfast.coordinator.projection.agents import AgentView, list_agents
+from holdfast.coordinator.projection.columns import StoredPayload
+from holdfast.coordinator.projection.dead_letters import (
+    DeadLetterView,
+    find_dead_letter,
+    list_dead_letters,
+)
 from holdfast.coordinator.projection.filters import FIELDS, FilterError
+from holdfast.coordinator.projection.history import HistoryEntry, list_history
 from holdfast.coordinator.projection.pauses import PauseView, list_pauses
 from holdfast.coordinator.projection.plans import (
     PlanVersionView,
@@ -13,31 +21,16 @@ from holdfast.coordinator.projection.plans import (
     list_plan_versions,
 )
 from holdfast.coordinator.projection.projection import Projection
-from holdfast.coordinator.projection.queries import (
-    AgentView,
-    DeadLetterView,
-    HistoryEntry,
-    RunFilter,
-    RunView,
-    StoredPayload,
-    TaskView,
-    find_dead_letter,
-    find_run,
-    find_task,
-    list_agents,
-    list_dead_letters,
-    list_history,
-    list_runs,
-    list_tasks,
-)
 from holdfast.coordinator.projection.reasons import Reason
 from holdfast.coordinator.projection.rows import AskState, SignalState
+from holdfast.coordinator.projection.runs import RunFilter, RunView, find_run, list_runs
 from holdfast.coordinator.projection.schedules import (
     ScheduleView,
     find_schedule,
     list_schedules,
 )
 from holdfast.coordinator.projection.selecting import Selected, select_targets
+from holdfast.coordinator.projection.tasks import TaskView, find_task, list_tasks
 from holdfast.coordinator.projection.waits import (
     ChildView,
     SignalView,

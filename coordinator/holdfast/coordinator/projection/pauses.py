@@ -9,8 +9,8 @@ from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
 from holdfast.coordinator.projection import tables
-from holdfast.coordinator.projection.queries import TaskView
 from holdfast.coordinator.projection.reasons import Reason, utc
+from holdfast.coordinator.projection.tasks import TaskView
 from holdfast.schemas import AgentPause, TaskState
 
 __all__ = ["PauseView", "list_pauses", "pause_columns", "pause_reasons"]

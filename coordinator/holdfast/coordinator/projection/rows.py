@@ -327,6 +327,7 @@ def _run(row: RunRow) -> Row:
         "plan_version": row.plan_version,
         "successor": row.successor,
         "predecessor": row.predecessor,
+        "start_ms": row.start_ms,
     }
 
 

@@ -54,7 +54,7 @@ __all__ = [
     "upsert",
 ]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised by every change of the tables; a database of another version is built anew."""
 RUN_ID_CHARS = 144
 """128, and what stands behind the id of a run that continues another (`~<n>`)."""
@@ -117,6 +117,7 @@ runs = Table(
     Column("plan_version", Integer, nullable=False),
     Column("successor", Text),
     Column("predecessor", Text),
+    Column("start_ms", BigInteger),
     Index("runs_created", "created_ms", "run_id"),
     Index("runs_state", "state", "created_ms"),
 )

@@ -8,8 +8,9 @@ from sqlalchemy import and_, select
 from sqlalchemy.engine import Connection, RowMapping
 
 from holdfast.coordinator.projection import tables
-from holdfast.coordinator.projection.queries import StoredPayload, payload_of, started_by_ask
+from holdfast.coordinator.projection.columns import StoredPayload, payload_of
 from holdfast.coordinator.projection.rows import AskState, SignalState
+from holdfast.coordinator.projection.runs import started_by_ask
 from holdfast.schemas import AskKind, AskRow, RunState
 
 __all__ = ["ChildView", "SignalView", "WaitView", "list_children", "list_signals", "list_waits"]

@@ -12,18 +12,13 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
+from holdfast.coordinator.projection.agents import list_agents
+from holdfast.coordinator.projection.dead_letters import DeadLetterView, list_dead_letters
+from holdfast.coordinator.projection.history import last_progress
 from holdfast.coordinator.projection.pauses import PauseView, list_pauses, pause_reasons
-from holdfast.coordinator.projection.queries import (
-    DeadLetterView,
-    RunView,
-    TaskView,
-    find_run,
-    find_task,
-    list_agents,
-    list_dead_letters,
-    list_tasks,
-)
 from holdfast.coordinator.projection.reasons import Reason, utc
+from holdfast.coordinator.projection.runs import RunView, find_run
+from holdfast.coordinator.projection.tasks import TaskView, find_task, list_tasks
 from holdfast.coordinator.projection.waits import SignalView, WaitView, list_signals, list_waits
 from holdfast.coordinator.projection.why_breakers import Breakers, breaker_reasons
 from holdfast.coordinator.projection.why_waits import unclaimed, wait_reasons
@@ -53,7 +48,7 @@ def why(connection: Connection, run_id: str, now_ms: int) -> list[Reason] | None
         return None
     if run.finished_ms is not None:
         return _ended(run, list_dead_letters(connection, run_id=run_id))
-    found = _of_run(run)
+    found = _of_run(run, now_ms)
     look = _Look.at(connection, run_id, now_ms)
     tasks = list_tasks(connection, run_id)
     for task in _open_tasks(connection, run_id, tasks):
@@ -91,6 +86,7 @@ class _Look:
     letters: dict[str | None, DeadLetterView]
     waits: list[WaitView]
     signals: list[SignalView]
+    progress: dict[tuple[str, int], tuple[str, int]]
     now_ms: int
 
     @classmethod
@@ -105,6 +101,7 @@ class _Look:
             letters={letter.task_id: letter for letter in letters if letter.open},
             waits=list_waits(connection, run_id, limit=WAITS_READ),
             signals=list_signals(connection, run_id),
+            progress=last_progress(connection, run_id),
             now_ms=now_ms,
         )
 
@@ -113,6 +110,7 @@ class _Look:
         waits = [wait for wait in self.waits if wait.row.task_id == task.task_id]
         if not waits or task.state is not TaskState.DISPATCHED:
             found = [_of_task(task, self.alive, self.letters, self.now_ms)]
+            found += self._progress(task)
             found += pause_reasons(task, self.pauses)
             return found + breaker_reasons(task, self.breakers, self.now_ms)
         found = wait_reasons(task, waits, self.signals, self.now_ms)
@@ -120,6 +118,14 @@ class _Look:
             text = "will go on once that has come"
             found.append(_with_agent(task, "dispatched", text, self.alive))
         return found + pause_reasons(task, self.pauses)
+
+    def _progress(self, task: TaskView) -> list[Reason]:
+        """Return the last word that a handler at work has said."""
+        said = self.progress.get((task.task_id, task.attempt))
+        if said is None or task.state is not TaskState.DISPATCHED:
+            return []
+        ago_s = max(0, self.now_ms - said[1]) / 1_000
+        return [Reason(task.task_id, "progress", f"said {ago_s:.0f} s ago: {said[0]}")]
 
 
 def _ended(run: RunView, letters: list[DeadLetterView]) -> list[Reason]:
@@ -137,12 +143,19 @@ def _ended(run: RunView, letters: list[DeadLetterView]) -> list[Reason]:
             f"holdfast dead-letters show {letter.dead_letter_id}",
         )
         for letter in letters
+        # Of a task that was replayed its newest attempt counts, and nothing if that has succeeded.
+        if letter.task_attempt in (None, letter.attempt)
+        and letter.task_state != TaskState.SUCCEEDED
     )
     return found
 
 
-def _of_run(run: RunView) -> list[Reason]:
+def _of_run(run: RunView, now_ms: int) -> list[Reason]:
     found = []
+    if run.start_ms is not None and run.start_ms > now_ms:
+        wait_s = (run.start_ms - now_ms) / 1_000
+        text = f"nothing of it starts before {utc(run.start_ms)}, {wait_s:.0f} s from now"
+        found.append(Reason("", "delayed", text))
     if run.state is RunState.PAUSED:
         text = "it is paused: nothing new is handed out"
         found.append(Reason("", "paused", text, f"holdfast run resume {run.run_id}"))
@@ -203,8 +216,7 @@ def _dead(task: TaskView, letter: DeadLetterView | None) -> Reason:
         text += f": {_failure(task.failure)}"
     remedy = "" if letter is None else f"holdfast dead-letters replay {letter.dead_letter_id}"
     if task.task_id.startswith(UNDOING):
-        undone = task.task_id.removeprefix(UNDOING)
-        text = f"{undone!r} cannot be undone, and all before it waits: {text}"
+        text = f"{task.undoes} cannot be undone, and all before it waits: {text}"
         text += "; undo it by hand and discard this, or replay it"
         return Reason(task.task_id, "compensation-stuck", text, remedy)
     return Reason(task.task_id, "dead-letter", text, remedy)
@@ -231,10 +243,17 @@ def _expanded(task: TaskView, _alive: dict[str, int], _now_ms: int) -> Reason:
     if task.child is not None:
         text = f"run {task.child} works it (plan {task.task})"
         return Reason(task.task_id, "run", text, f"holdfast why {task.child}")
+    if task.is_loop:
+        text = f"{task.done} of at most {task.total} rounds are done"
+        return Reason(task.task_id, "loop", text)
     text = f"{task.done} of {task.total} items are done"
     if task.failed:
         text += f", {task.failed} of them failed"
-    return Reason(task.task_id, "map", text)
+    if task.arrives_from is None:
+        return Reason(task.task_id, "map", text)
+    text += f"; task {task.arrives_from!r} is at work and may hand out more"
+    remedy = f"holdfast why {task.run_id}/{task.arrives_from}"
+    return Reason(task.task_id, "map.arriving", text, remedy)
 
 
 def _dispatched(task: TaskView, alive: dict[str, int], now_ms: int) -> Reason:
@@ -266,12 +285,10 @@ def _pending(run: RunView, tasks: list[TaskView]) -> list[Reason]:
     waiting = [node for node in nodes if node not in known]
     if not waiting:
         return []
-    told = (
-        f"{len(waiting)} tasks have not begun"
-        if len(waiting) > 1
-        else f"{waiting[0]} has not begun"
-    )
-    for_what = f": they wait for {', '.join(unfinished[:8])}" if unfinished else ""
+    told, who = f"{waiting[0]} has not begun", "it waits"
+    if len(waiting) > 1:
+        told, who = f"{len(waiting)} tasks have not begun", "they wait"
+    for_what = f": {who} for {', '.join(unfinished[:8])}" if unfinished else ""
     return [Reason("", "pending", told + for_what)]
 
 

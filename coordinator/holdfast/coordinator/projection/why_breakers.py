@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.coordinator.projection.queries import AgentView, TaskView
+from holdfast.coordinator.projection.agents import AgentView
 from holdfast.coordinator.projection.reasons import Reason, span, utc
+from holdfast.coordinator.projection.tasks import TaskView
 from holdfast.schemas import TaskState
 from holdfast.schemas.records import BreakerState
 

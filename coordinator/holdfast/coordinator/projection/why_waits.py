@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from holdfast.coordinator.projection.queries import TaskView
 from holdfast.coordinator.projection.reasons import Reason, span, utc
 from holdfast.coordinator.projection.rows import SignalState
+from holdfast.coordinator.projection.tasks import TaskView
 from holdfast.coordinator.projection.waits import SignalView, WaitView
 from holdfast.schemas import AskKind
 
@@ -56,6 +56,7 @@ def _reason(wait: WaitView, signals: Sequence[SignalView], now_ms: int) -> Reaso
         AskKind.CALL: _called,
         AskKind.RUN: _run,
         AskKind.PLAN: _change,
+        AskKind.EMIT: _emission,
     }[wait.row.kind]
     text, remedy = told(wait, signals, now_ms)
     return Reason(wait.row.task_id, f"waits.{wait.row.kind.value}", text, remedy)
@@ -109,6 +110,11 @@ def _run(wait: WaitView, _signals: Sequence[SignalView], now_ms: int) -> tuple[s
 
 def _change(wait: WaitView, _signals: Sequence[SignalView], now_ms: int) -> tuple[str, str]:
     return f"{wait.row.describe()}; {_since(wait, now_ms)}", ""
+
+
+def _emission(wait: WaitView, _signals: Sequence[SignalView], now_ms: int) -> tuple[str, str]:
+    behind = "a map over them has not begun, or is far behind"
+    return f"{wait.row.describe()}: {behind}; {_since(wait, now_ms)}", ""
 
 
 def _since(wait: WaitView, now_ms: int) -> str:

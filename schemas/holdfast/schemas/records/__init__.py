@@ -11,6 +11,8 @@ reference to a blob (claim check), or None.
 from __future__ import annotations
 
 from holdfast.schemas.records.coordinator import (
+    EMIT_ITEMS_MAX,
+    EMIT_NAME,
     Ask,
     AskBody,
     CallAsk,
@@ -18,6 +20,7 @@ from holdfast.schemas.records.coordinator import (
     Command,
     CommandAction,
     CoordinatorEnvelope,
+    EmitAsk,
     Outcome,
     Parent,
     PlanAsk,
@@ -108,6 +111,8 @@ from holdfast.schemas.records.sources import RunEnded, SourceJournal
 from holdfast.schemas.records.tasks import ControlAction, ControlEnvelope, Reply, TaskEnvelope
 
 __all__ = [
+    "EMIT_ITEMS_MAX",
+    "EMIT_NAME",
     "FORMAT_VERSION",
     "Accepted",
     "AgentJournal",
@@ -135,6 +140,7 @@ __all__ = [
     "CoordinatorJournal",
     "DeadLetter",
     "DeadLetterReason",
+    "EmitAsk",
     "ErrorRetry",
     "Event",
     "EventType",

@@ -16,6 +16,8 @@ from holdfast.schemas.records.parts import (
 from holdfast.schemas.records.schedules import ScheduleCommand
 
 __all__ = [
+    "EMIT_ITEMS_MAX",
+    "EMIT_NAME",
     "Ask",
     "AskBody",
     "CallAsk",
@@ -23,6 +25,7 @@ __all__ = [
     "Command",
     "CommandAction",
     "CoordinatorEnvelope",
+    "EmitAsk",
     "Outcome",
     "Parent",
     "PlanAsk",
@@ -74,6 +77,7 @@ class Submission:
     predecessor: str | None = None  # the run that it continues
     start_ms: int | None = None  # nothing of it starts before
     start_in_ms: int | None = None  # the same, counted from when the coordinator takes it
+    reason: str = ""  # why there is this run, for people: of a fork, what of, by whom, and why
 
 
 class CommandAction(StrEnum):
@@ -200,7 +204,22 @@ class UndoAsk:
     input: Payload  # the step's result
 
 
-AskBody = SleepAsk | SignalAsk | CallAsk | RunAsk | PlanAsk | UndoAsk
+EMIT_NAME = "~emit"
+"""The name of asks that hand out items; their key is `first`, in decimal digits."""
+EMIT_ITEMS_MAX = 100
+"""So many items are handed out at once: a map takes them in one event."""
+
+
+@dataclass(slots=True)
+class EmitAsk:
+    """Items that a handler hands out: to be answered once the maps over them have taken them."""
+
+    first: int  # the index of the first: how many the task has handed out before
+    count: int
+    items: Payload  # a framed JSON list
+
+
+AskBody = SleepAsk | SignalAsk | CallAsk | RunAsk | PlanAsk | UndoAsk | EmitAsk
 
 
 @dataclass(slots=True)
@@ -211,7 +230,7 @@ class Ask:
     attempt: int
     name: str
     key: str
-    what: SleepAsk | SignalAsk | CallAsk | RunAsk | PlanAsk | UndoAsk
+    what: SleepAsk | SignalAsk | CallAsk | RunAsk | PlanAsk | UndoAsk | EmitAsk
 
 
 @dataclass(slots=True)

@@ -191,6 +191,7 @@ class AskKind(StrEnum):
     CALL = "call"
     RUN = "run"
     PLAN = "plan"
+    EMIT = "emit"
 
 
 @dataclass(slots=True)
@@ -201,7 +202,7 @@ class AskRow:
     name: str
     key: str
     kind: AskKind
-    subject: str  # the signal's name, the called <agent>.<task>, the plan's name
+    subject: str  # the signal's name, the called <agent>.<task>, the plan's name, which items
     child: str | None  # the called task, or the run
     until_ms: int | None
     asked_ms: int | None = None  # since when
@@ -224,6 +225,8 @@ class AskRow:
             return f"waits for {self.subject} (task {self.child})"
         if self.kind is AskKind.PLAN:
             return f"changes the plan{step}"
+        if self.kind is AskKind.EMIT:
+            return f"waits for room to hand out {self.subject}"
         plan = f" (plan {self.subject})" if self.subject else ""
         return f"waits for run {self.child}{plan}"
 

@@ -9,6 +9,7 @@ from holdfast.schemas.records.coordinator import (
     Ask,
     AskBody,
     CallAsk,
+    EmitAsk,
     Parent,
     PlanAsk,
     RunAsk,
@@ -205,6 +206,7 @@ class TaskEntry:
     ruled_output: Payload = None  # what `row.ruling` gives it, once its attempt has ended
     journal_from: int = 0  # the attempt with which it was restarted last; 0: it never was
     restarting: bool = False  # it begins anew once its attempt has ended
+    emitted: int = 0  # items that its handler has handed out, and the maps over them have taken
 
 
 @dataclass(slots=True)
@@ -229,6 +231,7 @@ class ListChunk:
 
     items: list[Payload]
     failures: list[ItemFailure]
+    order_keys: list[str | None] = field(default_factory=list)  # of items that arrive: one for each
 
 
 @dataclass(slots=True)
@@ -269,6 +272,7 @@ _KINDS = {
     CallAsk: AskKind.CALL,
     RunAsk: AskKind.RUN,
     PlanAsk: AskKind.PLAN,
+    EmitAsk: AskKind.EMIT,
 }
 
 
@@ -277,6 +281,8 @@ def _subject(what: AskBody) -> str:
         return what.signal
     if isinstance(what, CallAsk):
         return f"{what.agent}.{what.task}"
+    if isinstance(what, EmitAsk):
+        return f"items {what.first} to {what.first + what.count - 1}"
     return _plan_name(what.plan) if isinstance(what, RunAsk) else ""
 
 

@@ -82,6 +82,7 @@ class TaskManifest:
     queue_timeout_ms: int | None
     description: str
     progress_timeout_ms: int | None = None
+    compensate: str | None = None  # JSON: the task that undoes it, as in a plan
 
 
 class BreakerState(StrEnum):

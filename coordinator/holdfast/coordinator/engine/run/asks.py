@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from heapq import heapify, heappop
 
+from holdfast.coordinator.engine.counting import ASKS, WAITED
 from holdfast.coordinator.engine.inputs import Arrival
 from holdfast.coordinator.engine.run import calls, children
 from holdfast.coordinator.engine.run.failing import failure_of
@@ -22,7 +23,6 @@ from holdfast.coordinator.engine.run.signals import (
     take_signal,
 )
 from holdfast.coordinator.engine.run.transition import Transition
-from holdfast.coordinator.engine.state import ASKS, WAITED
 from holdfast.coordinator.engine.states import TASK_ENDS
 from holdfast.schemas.codec import encode_json
 from holdfast.schemas.errors import Undecodable, Unencodable
@@ -48,6 +48,7 @@ __all__ = [
     "answer",
     "ask_name",
     "close_asks",
+    "find_ask",
     "left_asks",
     "on_ask",
     "on_ask_timer",
@@ -245,6 +246,8 @@ def _waiting_for(t: Transition, signal: str) -> Iterator[AskEntry]:
 
 def close_asks(t: Transition, task_id: str) -> None:
     """A task has ended: what it asked for is not wanted any more. What does not fit is left."""
+    if not t.overlay.count(ASKS, task_id):
+        return
     for name in sorted(name for name, _ in t.overlay.members(ASKS, task_id)):
         entry = t.overlay.get(name)
         assert isinstance(entry, AskEntry), f"{name} is listed as an ask"

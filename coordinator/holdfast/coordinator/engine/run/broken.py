@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from holdfast.coordinator.engine.counting import UNDO, UNDOING
 from holdfast.coordinator.engine.inputs import Broken
 from holdfast.coordinator.engine.run.ending import close_run, fail_run
 from holdfast.coordinator.engine.run.failing import failure_of
@@ -16,7 +17,6 @@ from holdfast.coordinator.engine.run.rows import touch_run
 from holdfast.coordinator.engine.run.submission import refuse
 from holdfast.coordinator.engine.run.transition import Transition
 from holdfast.coordinator.engine.run.undoing import IN_HAND, wants_undoing
-from holdfast.coordinator.engine.state import UNDO, UNDOING
 from holdfast.coordinator.engine.states import RUN_ENDS
 from holdfast.schemas.errors import HoldfastError
 from holdfast.schemas.records import Command, EventType, FailureKind, RunEntry, Submission

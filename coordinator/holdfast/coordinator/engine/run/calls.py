@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from holdfast.coordinator.engine.counting import CALLED
 from holdfast.coordinator.engine.graph import call_node
 from holdfast.coordinator.engine.inputs import Arrival
 from holdfast.coordinator.engine.run.cancelling import ask_to_cancel, cut
@@ -11,7 +12,6 @@ from holdfast.coordinator.engine.run.dispatch import dispatch
 from holdfast.coordinator.engine.run.failing import failure_of
 from holdfast.coordinator.engine.run.rows import new_task
 from holdfast.coordinator.engine.run.transition import Transition
-from holdfast.coordinator.engine.state import CALLED
 from holdfast.coordinator.engine.states import TASK_ENDS
 from holdfast.schemas.errors import Undecodable, Unencodable
 from holdfast.schemas.records import (

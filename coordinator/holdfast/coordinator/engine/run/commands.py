@@ -64,7 +64,18 @@ def on_command(t: Transition, command: Command, marker: Marker | None) -> None:
 
 def _told(command: Command) -> str:
     what = command.action if command.task_id is None else f"{command.action} {command.task_id}"
+    if command.action is CommandAction.CANCEL:
+        what += _told_undoing(command)
     return f"{what} by {command.actor}" + (f": {command.reason}" if command.reason else "")
+
+
+def _told_undoing(command: Command) -> str:
+    said = CancelArguments.of(command.arguments)
+    if said.compensate_from is not None:
+        return f", undoing {said.compensate_from!r} and what came of it,"
+    if said.compensate is None:
+        return ""
+    return ", undoing what has succeeded," if said.compensate else ", undoing nothing,"
 
 
 def _problem(t: Transition, command: Command, marker: Marker | None) -> str | None:
@@ -73,11 +84,11 @@ def _problem(t: Transition, command: Command, marker: Marker | None) -> str | No
         if marker is not None and marker.successor is not None:
             return f"run {t.run_id!r} is closed; it goes on as {marker.successor!r}"
         if marker is not None:
-            return f"run {t.run_id!r} is closed ({marker.state}): it takes no more commands"
+            return _closed(t, marker.state)
         return f"no run {t.run_id!r} is known here; if its plan has an order key, name that key"
     state = known.row.state
     if state in RUN_ENDS:
-        return f"run {t.run_id!r} is closed ({state}): it takes no more commands"
+        return _closed(t, state)
     if command.action is CommandAction.RESTART:
         return restart_problem(t, command, state)
     if command.action in _OF_TASKS:
@@ -94,17 +105,24 @@ def _problem(t: Transition, command: Command, marker: Marker | None) -> str | No
             " be replayed, or given up: `holdfast dead-letters replay`, `discard`"
         )
     if state not in allowed:
-        return f"run {t.run_id!r} is {state}: it cannot be {_PAST[command.action]} now"
+        return f"run {t.run_id!r} is {state}: {_WHY_NOT[command.action]}"
     if command.action is CommandAction.CANCEL:
         return _cancel_problem(t, command)
     return None
 
 
-_PAST = {
-    CommandAction.CANCEL: "cancelled",
-    CommandAction.PAUSE: "paused",
-    CommandAction.RESUME: "resumed",
+_WHY_NOT = {
+    CommandAction.CANCEL: "it is about to end; `holdfast why` tells what it waits for",
+    CommandAction.PAUSE: "only a run that is running, or waits for its dead letters, can be paused",
+    CommandAction.RESUME: "only a run that is paused can be resumed",
 }
+
+
+def _closed(t: Transition, state: RunState) -> str:
+    return (
+        f"run {t.run_id!r} is closed ({state}): it takes no more commands; from a task on it can be"
+        f" worked again: `holdfast run retry {t.run_id} TASK`"
+    )
 
 
 def _cancel(t: Transition, command: Command) -> None:

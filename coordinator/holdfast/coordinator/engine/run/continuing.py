@@ -6,6 +6,7 @@ nothing is left does nothing.
 
 from __future__ import annotations
 
+from holdfast.coordinator.engine.counting import ASKS
 from holdfast.coordinator.engine.run import maps
 from holdfast.coordinator.engine.run.asks import left_asks
 from holdfast.coordinator.engine.run.dispatch import dispatch
@@ -14,7 +15,6 @@ from holdfast.coordinator.engine.run.growing import cancel_tasks
 from holdfast.coordinator.engine.run.joins import drop_losers
 from holdfast.coordinator.engine.run.starting import advance, go_on_parts
 from holdfast.coordinator.engine.run.transition import Transition
-from holdfast.coordinator.engine.state import ASKS
 from holdfast.coordinator.engine.states import RUN_ENDS
 from holdfast.schemas.records import TaskEntry, TaskState
 

@@ -8,8 +8,10 @@ are removed at once where they fit into the event, else by continuations, its ow
 
 from __future__ import annotations
 
+from holdfast.coordinator.engine.counting import UNDOING
 from holdfast.coordinator.engine.graph import Node
 from holdfast.coordinator.engine.run import children
+from holdfast.coordinator.engine.run.arriving import answer_taken
 from holdfast.coordinator.engine.run.asks import close_asks
 from holdfast.coordinator.engine.run.cancelling import ask_to_cancel, cut
 from holdfast.coordinator.engine.run.dropping import leaves_parts
@@ -31,7 +33,7 @@ from holdfast.coordinator.engine.run.undoing import (
     left_to_undo,
     wants_undoing,
 )
-from holdfast.coordinator.engine.state import UNDOING, closed_key
+from holdfast.coordinator.engine.state import closed_key
 from holdfast.coordinator.engine.states import OPEN_TASK_STATES, TASK_ENDS
 from holdfast.coordinator.engine.templates import MappingFailed
 from holdfast.schemas.errors import HoldfastError
@@ -89,6 +91,8 @@ def settle(t: Transition) -> None:
     """Draw the conclusions for the run after one of its tasks changed."""
     if not t.ending and not t.more:
         go_on_due(t)
+        for name in t.graph.emitters:
+            answer_taken(t, name)
         _settle_open(t)
         if t.overlay.get("") is None:
             return  # it ended well, and is forgotten

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from holdfast.coordinator.engine.counting import UNDO, UNDO_OF
 from holdfast.coordinator.engine.graph import Node
 from holdfast.coordinator.engine.run.retrying import next_attempt
 from holdfast.coordinator.engine.run.rows import next_task
 from holdfast.coordinator.engine.run.transition import Transition
-from holdfast.coordinator.engine.state import UNDO, UNDO_OF
 from holdfast.schemas.records import (
     DeadLetterReason,
     EventType,

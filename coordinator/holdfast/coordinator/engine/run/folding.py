@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from holdfast.coordinator.engine.counting import CALLED
 from holdfast.coordinator.engine.graph import Node, call_node
 from holdfast.coordinator.engine.run.dispatch import dispatch
 from holdfast.coordinator.engine.run.dropping import drop
@@ -19,7 +20,6 @@ from holdfast.coordinator.engine.run.failing import failure_of
 from holdfast.coordinator.engine.run.lists import folded_name, outputs_name
 from holdfast.coordinator.engine.run.rows import new_task, touch_task
 from holdfast.coordinator.engine.run.transition import Transition
-from holdfast.coordinator.engine.state import CALLED
 from holdfast.coordinator.engine.states import TASK_ENDS
 from holdfast.coordinator.engine.templates import MappingFailed
 from holdfast.schemas.errors import Undecodable, Unencodable

@@ -8,11 +8,12 @@ is found in the graph and the tasks' states by each of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
 from holdfast.coordinator.engine.inputs import Arrival
+from holdfast.coordinator.engine.run.arriving import has_emitted
 from holdfast.coordinator.engine.run.asks import answer, take_ask
 from holdfast.coordinator.engine.run.dropping import DROPPED_RECORDS, drop
 from holdfast.coordinator.engine.run.ending import settle
@@ -23,6 +24,7 @@ from holdfast.coordinator.engine.states import TASK_ENDS
 from holdfast.schemas.codec import encode_json
 from holdfast.schemas.errors import PlanError
 from holdfast.schemas.plan import TaskNode
+from holdfast.schemas.plan_checks import emitter_of
 from holdfast.schemas.plan_versions import ResolvedChange
 from holdfast.schemas.records import (
     Ask,
@@ -94,6 +96,7 @@ def _effective(t: Transition, ask: Ask, resolved: ResolvedChange) -> ResolvedCha
     if task is not None and task.row.state is TaskState.CANCELLING:
         raise PlanError(f"task {ask.task_id!r} is being cancelled: it changes the plan no more")
     change = resolved.change
+    _check_emitters(t, change.nodes)
     so = [name for name, node in change.add.items() if _stands(t, name, node)]
     for name, node in change.replace.items():
         if _stands(t, name, node):
@@ -112,6 +115,17 @@ def _effective(t: Transition, ask: Ask, resolved: ResolvedChange) -> ResolvedCha
         if _dropped(t, name) or (entry is not None and entry.row.state in TASK_ENDS):
             so.append(name)
     return resolved.without(so)
+
+
+def _check_emitters(t: Transition, nodes: Mapping[str, TaskNode]) -> None:
+    """Refuse a new map over items of which some were handed out before: nobody has kept those."""
+    for name, spec in nodes.items():
+        emitter = None if spec.map is None else emitter_of(spec.map.over)
+        if emitter is not None and has_emitted(t, emitter) and not _stands(t, name, spec):
+            raise PlanError(
+                f"task {name!r}: over: task {emitter!r} has handed out items already, which it"
+                " would not get: let the map be in the plan before the task begins"
+            )
 
 
 def _stands(t: Transition, name: str, node: TaskNode) -> bool:

@@ -19,8 +19,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from holdfast.coordinator.engine.graph import Node
+from holdfast.coordinator.engine.run.arriving import has_emitted
 from holdfast.coordinator.engine.run.dropping import DROPPED_RECORDS, drop, drop_parts
 from holdfast.coordinator.engine.run.failing import end_task, failure_of
+from holdfast.coordinator.engine.run.folding import drop_fold
 from holdfast.coordinator.engine.run.rows import new_task
 from holdfast.coordinator.engine.run.transition import Transition
 from holdfast.coordinator.engine.states import TASK_ENDS
@@ -74,6 +76,8 @@ def _all(t: Transition, node: Node, lost: Collection[str]) -> Verdict:
         entry = t.task(name)
         if name in lost or (entry is not None and entry.row.state is TaskState.FAILED):
             return Verdict.LOST
+        if name == node.arrives_from and has_emitted(t, name):
+            continue  # it is begun with the first items
         waits = waits or entry is None or entry.row.state not in TASK_ENDS
     return Verdict.WAIT if waits else Verdict.START
 
@@ -139,13 +143,17 @@ def fatal(t: Transition, name: str) -> bool:
     lost = {name}
     found = [name]
     while found:
-        dependants = graph.nodes[found.pop()].dependants
+        by = found.pop()
+        dependants = graph.nodes[by].dependants
         if not dependants:
             return True
         for other in dependants:
             entry = t.task(other)
             if entry is not None:
-                if not _indifferent(graph.nodes[other], entry):
+                if entry.row.state is TaskState.EXPANDED and graph.nodes[other].arrives_from == by:
+                    lost.add(other)  # it is at work already, and fails with the rest of its items
+                    found.append(other)
+                elif not _indifferent(graph.nodes[other], entry):
                     return True
             elif other not in lost and verdict(t, graph.nodes[other], lost) is Verdict.LOST:
                 lost.add(other)
@@ -180,6 +188,7 @@ def drop_losers(t: Transition, names: Iterable[str]) -> None:
             if entry is not None and entry.row.state in TASK_ENDS:
                 if loser.has_parts:
                     drop_parts(t, loser, FailureKind.NOT_NEEDED)
+                    drop_fold(t, loser)
                 continue
             if not all(_releases(t, graph.nodes[other]) for other in loser.dependants):
                 continue
@@ -200,6 +209,7 @@ def _drop(t: Transition, node: Node, entry: TaskEntry | None) -> None:
     drop(t, entry, FailureKind.NOT_NEEDED)
     if node.has_parts:
         drop_parts(t, node, FailureKind.NOT_NEEDED)
+        drop_fold(t, node)
 
 
 def _releases(t: Transition, node: Node) -> bool:

@@ -14,6 +14,7 @@ from holdfast.coordinator.engine.run.asks import on_ask, on_signal
 from holdfast.coordinator.engine.run.broken import on_broken
 from holdfast.coordinator.engine.run.commands import on_command
 from holdfast.coordinator.engine.run.continuing import on_continuation
+from holdfast.coordinator.engine.run.emitting import on_emit
 from holdfast.coordinator.engine.run.ending import settle
 from holdfast.coordinator.engine.run.growing import on_plan_ask
 from holdfast.coordinator.engine.run.results import on_child, on_progress, on_result
@@ -29,6 +30,7 @@ from holdfast.schemas.records import (
     Cause,
     ChildEnded,
     Command,
+    EmitAsk,
     EventType,
     Marker,
     PlanAsk,
@@ -100,6 +102,8 @@ def _arrive(t: Transition, arrival: Arrival, marker: Marker | None) -> None:
             settle(t)
         elif isinstance(body, Ask) and isinstance(body.what, PlanAsk):
             on_plan_ask(t, arrival, body)
+        elif isinstance(body, Ask) and isinstance(body.what, EmitAsk):
+            on_emit(t, arrival, body, body.what)
         elif isinstance(body, Ask):
             on_ask(t, arrival, body)
         elif isinstance(body, ChildEnded):
@@ -110,6 +114,8 @@ def _arrive(t: Transition, arrival: Arrival, marker: Marker | None) -> None:
         message = f"no run {t.run_id!r} is known here; if its plan has an order key, name that key"
         if marker is not None:
             message = f"run {t.run_id!r} is closed ({marker.state}): it takes no more signals"
+        if marker is not None and marker.successor is not None:
+            message = f"run {t.run_id!r} is closed; it goes on as {marker.successor!r}"
         t.emit_signal(EventType.SIGNAL_REFUSED, body, message)
     elif isinstance(body, TaskResult | Ask | ChildEnded):
         how = "is not known here" if marker is None else f"is closed ({marker.state})"

@@ -22,6 +22,7 @@ __all__ = [
     "input_chunks",
     "item_failure",
     "item_input",
+    "item_order_key",
     "items_name",
     "join_json_lists",
     "outputs_name",
@@ -99,6 +100,16 @@ def item_input(overlay: Overlay, map_id: str, index: int, chunk_items: int) -> P
     for _, record in input_chunks(overlay, map_id, chunk):
         if offset < len(record.items):
             return record.items[offset]
+        offset -= len(record.items)
+    return None
+
+
+def item_order_key(overlay: Overlay, map_id: str, index: int, chunk_items: int) -> str | None:
+    """Return the order key that was made for an item when it arrived."""
+    chunk, offset = divmod(index, chunk_items)
+    for _, record in input_chunks(overlay, map_id, chunk):
+        if offset < len(record.items):
+            return record.order_keys[offset]
         offset -= len(record.items)
     return None
 

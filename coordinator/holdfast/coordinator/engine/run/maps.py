@@ -10,9 +10,18 @@ A map may end in any of the functions here; whoever calls them looks, and carrie
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from holdfast.coordinator.engine.graph import Node
+from holdfast.coordinator.engine.run.arriving import (
+    allowed_failures,
+    arrives,
+    check_known,
+    check_order_key,
+    lost_emitter,
+    take,
+)
 from holdfast.coordinator.engine.run.dispatch import dispatch, encode_input, order_key
 from holdfast.coordinator.engine.run.ending import fail_run
 from holdfast.coordinator.engine.run.failing import end_task, failure_of, give_up
@@ -27,6 +36,7 @@ from holdfast.coordinator.engine.run.lists import (
     input_chunks,
     item_failure,
     item_input,
+    item_order_key,
     items_name,
     join_json_lists,
     outputs_name,
@@ -68,6 +78,9 @@ _IN_FLIGHT = (
 
 def expand(t: Transition, node: Node, entry: TaskEntry) -> None:
     """Start a map. Raises `MappingFailed` when there is no list to go over."""
+    if node.arrives_from is not None:
+        _open(t, node, entry)
+        return
     items = _list(t, node)
     if not items:
         after = next_task(t.run_id, entry, TaskState.SUCCEEDED)
@@ -81,6 +94,17 @@ def expand(t: Transition, node: Node, entry: TaskEntry) -> None:
     after.row.started_ms = t.now_ms
     t.put(after)
     t.emit_task(EventType.TASK_EXPANDED, after.row)
+    go_on(t, node)
+
+
+def _open(t: Transition, node: Node, entry: TaskEntry) -> None:
+    """Start a map over items that are still arriving."""
+    check_known(t, node)
+    after = next_task(t.run_id, entry, TaskState.EXPANDED)
+    after.row.started_ms = t.now_ms
+    t.put(after)
+    take(t, node)
+    t.emit_task(EventType.TASK_EXPANDED, _map(t, node).row)
     go_on(t, node)
 
 
@@ -98,6 +122,19 @@ def close_chunks(t: Transition, node: Node) -> None:
 
 def go_on(t: Transition, node: Node) -> None:
     """Hand out items while the window has room; end the map when all have ended."""
+    _fill_window(t, node)
+    while not t.ending and take(t, node):
+        _fill_window(t, node)
+    if not t.ending and node.arrives_from is not None and not arrives(t, node):
+        _close_list(t, node)
+    if not t.ending and _map(t, node).row.state is TaskState.EXPANDED:
+        problem = fold(t, node)
+        if problem is not None:
+            _fail(t, node, problem)
+        _end(t, node)
+
+
+def _fill_window(t: Transition, node: Node) -> None:
     while t.starting:
         entry = _map(t, node)
         if entry.row.state is not TaskState.EXPANDED or entry.next_index >= entry.row.total:
@@ -113,11 +150,22 @@ def go_on(t: Transition, node: Node) -> None:
                 break
         else:
             _hand_out(t, node, entry)
-    if not t.ending and _map(t, node).row.state is TaskState.EXPANDED:
-        problem = fold(t, node)
-        if problem is not None:
-            _fail(t, node, problem)
-        _end(t, node)
+
+
+def _close_list(t: Transition, node: Node) -> None:
+    """No more items arrive: judge those that failed, close the last chunk."""
+    row = _map(t, node).row
+    if row.state is not TaskState.EXPANDED:
+        return
+    allowed = allowed_failures(t, node, row.total)
+    problem = lost_emitter(t, node)
+    if problem is not None:
+        _fail(t, node, problem)
+    elif row.failed > allowed:
+        message = f"{row.failed} of {row.total} items failed, at most {allowed} may"
+        _fail_all(t, node, failure_of(FailureKind.ERROR, message))
+    elif row.total:
+        _close_chunk(t, node, (row.total - 1) // t.scope.limits.chunk_items)
 
 
 def count_item(t: Transition, node: Node, item: TaskEntry) -> None:
@@ -130,7 +178,7 @@ def count_item(t: Transition, node: Node, item: TaskEntry) -> None:
     t.put(entry)
     if t.ending or row.state in TASK_ENDS:
         return  # nobody waits for its items any more
-    if failed and row.failed > node.failures_allowed(row.total):
+    if failed and row.failed > allowed_failures(t, node, row.total):
         failure = item.row.failure or failure_of(FailureKind.ERROR, "it did not succeed")
         _fail_by_item(t, node, item.row.task_id, failure)
         return
@@ -152,10 +200,16 @@ def _fail_by_item(t: Transition, node: Node, item_id: str, failure: Failure) -> 
     """Let the map fail for an item of it that has."""
     row = _map(t, node).row
     message = f"task {item_id!r} failed: {failure.message}"
-    allowed = node.failures_allowed(row.total)
+    allowed = allowed_failures(t, node, row.total)
     if allowed:
-        message = f"{row.failed} of {row.total} items failed, at most {allowed} may; {message}"
-    told = Failure(failure.kind, failure.error_class, message, failure.traceback, False)
+        so_far = " so far" if arrives(t, node) else ""
+        message = (
+            f"{row.failed} of {row.total} items{so_far} failed, at most {allowed} may; {message}"
+        )
+    _fail_all(t, node, replace(failure, message=message, retryable=False))
+
+
+def _fail_all(t: Transition, node: Node, told: Failure) -> None:
     if t.graph.races:
         _fail(t, node, told)
     else:
@@ -238,8 +292,7 @@ def _hand_out(t: Transition, node: Node, entry: TaskEntry) -> None:
     problem = item_failure(t.overlay, node.id, index, t.scope.limits.chunk_items)
     if problem is None:
         try:
-            source = _list(t, node)[index] if node.order_key is not None else None
-            item.row.order_key = order_key(t, node, payload, {"item": source})
+            item.row.order_key = _order_key(t, node, index, payload)
         except MappingFailed as error:
             problem = ItemFailure(index, FailureKind.SCHEMA, "", str(error))
     if problem is None:
@@ -248,6 +301,18 @@ def _hand_out(t: Transition, node: Node, entry: TaskEntry) -> None:
     ended = give_up(t, node, item, failure_of(problem.kind, problem.message))
     if ended.row.state in TASK_ENDS:
         count_item(t, node, ended)
+
+
+def _order_key(t: Transition, node: Node, index: int, payload: Payload) -> str | None:
+    """Return the order key of an item; raises `MappingFailed`."""
+    if node.order_key is None:
+        key = order_key(t, node, payload)
+    elif node.arrives_from is not None:
+        key = item_order_key(t.overlay, node.id, index, t.scope.limits.chunk_items)
+    else:
+        key = order_key(t, node, payload, {"item": _list(t, node)[index]})
+    check_order_key(t, node, key)
+    return key
 
 
 # --- gathering ---------------------------------------------------------------------------------
@@ -260,6 +325,8 @@ def _close_chunk(t: Transition, node: Node, chunk: int) -> None:
     end = min(first + t.scope.limits.chunk_items, entry.row.total)
     if end > entry.next_index or t.overlay.get(items_name(node.id, chunk)) is None:
         return
+    if end < first + t.scope.limits.chunk_items and arrives(t, node):
+        return  # more will come into it
     items: list[TaskEntry] = []
     for index in range(first, end):
         item = t.task(f"{node.id}.{index}")
@@ -304,7 +371,7 @@ def _count_unreadable(t: Transition, node: Node, record: ListChunk, count: int) 
     after = touch_task(_map(t, node))
     after.row.failed += count
     t.put(after)
-    if after.row.failed > node.failures_allowed(after.row.total):
+    if after.row.failed > allowed_failures(t, node, after.row.total):
         found = next(f for f in record.failures if f.kind is FailureKind.UNDECODABLE)
         item_id = f"{node.id}.{found.index}"
         _fail_by_item(t, node, item_id, failure_of(found.kind, found.message))
@@ -314,6 +381,8 @@ def _end(t: Transition, node: Node) -> None:
     """End the map when every chunk is closed, and folded."""
     entry = _map(t, node)
     if entry.row.state is not TaskState.EXPANDED or entry.row.done < entry.row.total:
+        return
+    if arrives(t, node):
         return
     count = _chunks(t, entry.row.total)
     if node.reducer is not None and entry.reduced < count:
@@ -342,7 +411,7 @@ def _end(t: Transition, node: Node) -> None:
 def _joined(t: Transition, chunks: list[ListChunk]) -> Payload:
     values = t.scope.values
     payloads = [payload for chunk in chunks for payload in chunk.items]
-    values.require(payloads)
+    values.require(payloads, whole=True)
     return values.payload(t.run_id, join_json_lists(values.data(p) for p in payloads))
 
 

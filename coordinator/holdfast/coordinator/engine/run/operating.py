@@ -6,6 +6,7 @@ accepted needs no second event to be true.
 
 from __future__ import annotations
 
+from holdfast.coordinator.engine.counting import UNDOING
 from holdfast.coordinator.engine.graph import Node
 from holdfast.coordinator.engine.run import joins, maps
 from holdfast.coordinator.engine.run.cancelling import ask_to_cancel, cut
@@ -20,7 +21,6 @@ from holdfast.coordinator.engine.run.ruling import told_ruling
 from holdfast.coordinator.engine.run.starting import restart
 from holdfast.coordinator.engine.run.transition import Transition
 from holdfast.coordinator.engine.run.undoing import undo_problem
-from holdfast.coordinator.engine.state import UNDOING
 from holdfast.coordinator.engine.states import TASK_ENDS
 from holdfast.schemas.codec import encode_json
 from holdfast.schemas.errors import Undecodable, Unencodable, did_you_mean
@@ -219,15 +219,16 @@ def _output(t: Transition, node: Node, task_id: str, command: Command) -> Payloa
     values = t.scope.values
     document = values.document(command.output)
     if node.over is None or task_id != node.id:
-        return values.payload(t.run_id, values.encode(node.output_schema_id, document))
+        data = values.encode(node.output_schema_id, document, strict=True)
+        return values.payload(t.run_id, data)
     if node.reducer is not None:
-        data = values.encode(node.reducer.output_schema_id, document)
+        data = values.encode(node.reducer.output_schema_id, document, strict=True)
         return values.payload(t.run_id, data)
     if not isinstance(document, list):
         raise Unencodable("the output of a map is a list, one value for each item")
     for index, item in enumerate(document):
         try:
-            values.encode(node.output_schema_id, item)
+            values.encode(node.output_schema_id, item, strict=True)
         except Unencodable as error:
             raise Unencodable(f"item {index}: {error}") from error
     return values.payload(t.run_id, encode_json(document))

@@ -10,10 +10,11 @@ that it is over. Asks that it still sends are of the journal that goes, and are 
 
 from __future__ import annotations
 
+from holdfast.coordinator.engine.counting import ASKS
+from holdfast.coordinator.engine.run.arriving import has_emitted, takers
 from holdfast.coordinator.engine.run.asks import close_asks
 from holdfast.coordinator.engine.run.rows import next_task, touch_task
 from holdfast.coordinator.engine.run.transition import Transition
-from holdfast.coordinator.engine.state import ASKS
 from holdfast.coordinator.engine.states import TASK_ENDS
 from holdfast.schemas.records import (
     AskEntry,
@@ -62,6 +63,12 @@ def restart_problem(t: Transition, command: Command, state: RunState) -> str | N
 
 
 def _asks_problem(t: Transition, task_id: str) -> str | None:
+    if has_emitted(t, task_id) and any(takers(t, task_id)):
+        # Without its journal it would hand them out once more.
+        return (
+            f"task {task_id!r} has handed out items, which are being worked: it cannot begin anew;"
+            f" fork the run from it, `holdfast run fork {t.run_id} --from {task_id}`"
+        )
     asks = _asks(t, task_id)
     called = sorted(ask.child or "" for ask in asks if isinstance(ask.ask.what, CallAsk))
     if called:
@@ -118,3 +125,4 @@ def _drop(t: Transition, entry: TaskEntry) -> None:
     entry.restarting = False
     entry.attempts_base, entry.failed_by = entry.row.attempt, {}
     entry.journal_from = entry.row.attempt + 1
+    entry.emitted = 0  # of what no map goes over

@@ -15,7 +15,7 @@ from holdfast.coordinator.engine.run.failing import fail_attempt, failure_of
 from holdfast.coordinator.engine.run.folding import is_fold
 from holdfast.coordinator.engine.run.inner import inner_ended
 from holdfast.coordinator.engine.run.restarting import begin_anew
-from holdfast.coordinator.engine.run.rows import copy_task, crowded, next_task, touch_task
+from holdfast.coordinator.engine.run.rows import copy_task, crowded, move_copy, touch_task
 from holdfast.coordinator.engine.run.ruling import end_ruled
 from holdfast.coordinator.engine.run.starting import advance, fail_node, go_on_parts
 from holdfast.coordinator.engine.run.transition import Transition
@@ -157,8 +157,9 @@ def _told(entry: TaskEntry, result: TaskResult) -> TaskEntry:
 
 
 def _succeed(t: Transition, entry: TaskEntry, result: TaskResult) -> TaskEntry:
+    """`entry`: a copy that nobody else has seen."""
     note_success(t, entry, result.output)
-    after = next_task(t.run_id, entry, TaskState.SUCCEEDED)
+    after = move_copy(t.run_id, entry, TaskState.SUCCEEDED)
     after.row.output = result.output
     if crowded(after.row.input, result.output):
         after.row.input = None

@@ -22,6 +22,7 @@ __all__ = [
     "copy_task",
     "copy_task_row",
     "crowded",
+    "move_copy",
     "new_task",
     "next_run",
     "next_task",
@@ -157,6 +158,7 @@ def copy_task(entry: TaskEntry) -> TaskEntry:
         entry.ruled_output,
         entry.journal_from,
         entry.restarting,
+        entry.emitted,
     )
 
 
@@ -169,7 +171,13 @@ def touch_task(entry: TaskEntry) -> TaskEntry:
 
 def next_task(run_id: str, entry: TaskEntry, state: TaskState) -> TaskEntry:
     """Return a copy in `state`; raises `IllegalMove`."""
-    check_task_move(run_id, entry.row.task_id, entry.row.state, state)
-    copy = touch_task(entry)
-    copy.row.state = state
+    return move_copy(run_id, copy_task(entry), state)
+
+
+def move_copy(run_id: str, copy: TaskEntry, state: TaskState) -> TaskEntry:
+    """Move a copy that nobody else has seen, and return it; raises `IllegalMove`."""
+    row = copy.row
+    check_task_move(run_id, row.task_id, row.state, state)
+    row.version += 1
+    row.state = state
     return copy

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from holdfast.coordinator.engine.counting import SIGNALS
 from holdfast.coordinator.engine.run.transition import Transition
-from holdfast.coordinator.engine.state import SIGNALS
 from holdfast.schemas.errors import Undecodable, Unencodable
 from holdfast.schemas.records import (
     EventType,

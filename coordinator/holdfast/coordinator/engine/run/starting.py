@@ -47,7 +47,10 @@ def advance(t: Transition, names: Iterable[str]) -> None:
     queue = deque(names)
     while queue and not t.ending:
         node = graph.nodes[queue.popleft()]
-        if t.task(node.id) is not None:
+        begun = t.task(node.id)
+        if begun is not None:
+            if node.arrives_from is not None and begun.row.state is TaskState.EXPANDED:
+                go_on_parts(t, node)  # more has arrived, or nothing will any more
             continue
         found = joins.verdict(t, node)
         if found is Verdict.WAIT or (found is Verdict.START and not t.starting):

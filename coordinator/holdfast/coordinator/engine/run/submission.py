@@ -24,6 +24,9 @@ from holdfast.schemas.records import (
 
 __all__ = ["on_submission", "refuse"]
 
+REASON_CHARS_MAX = 16_384
+"""Of why a run was submitted: an event repeats it."""
+
 
 def on_submission(
     t: Transition, arrival: Arrival, submission: Submission, marker: Marker | None
@@ -103,8 +106,10 @@ def _start(t: Transition, arrival: Arrival, submission: Submission) -> None:
             source=submission.source,
         ),
     )
-    told = "" if start_ms is None else f"nothing of it starts before {_utc(start_ms)}"
-    t.emit_run(EventType.RUN_STARTED, told, plan=graph.source)
+    told = [submission.reason[:REASON_CHARS_MAX]] if submission.reason else []
+    if start_ms is not None:
+        told.append(f"nothing of it starts before {_utc(start_ms)}")
+    t.emit_run(EventType.RUN_STARTED, "; ".join(told), plan=graph.source)
     advance(t, graph.nodes)
     settle(t)
 

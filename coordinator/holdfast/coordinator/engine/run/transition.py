@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from holdfast.coordinator.engine.counting import EVERY, PLANS, UNDOING
 from holdfast.coordinator.engine.effects import (
     Effect,
     Emit,
@@ -25,7 +26,7 @@ from holdfast.coordinator.engine.graphs import Graphs
 from holdfast.coordinator.engine.limits import EngineLimits
 from holdfast.coordinator.engine.run.lists import EvaluatedLists, item_input
 from holdfast.coordinator.engine.run.rows import copy_task_row, crowded, next_run, touch_run
-from holdfast.coordinator.engine.state import EVERY, PLANS, UNDOING, Overlay
+from holdfast.coordinator.engine.state import Overlay
 from holdfast.coordinator.engine.templates import MappingFailed, Template
 from holdfast.coordinator.engine.values import Values
 from holdfast.schemas.errors import HoldfastError
@@ -108,7 +109,9 @@ class Transition:
     @property
     def run(self) -> RunEntry:
         """The run; it must exist."""
-        return cast(RunEntry, self.overlay.get(""))
+        entry = self.overlay.get("")
+        assert isinstance(entry, RunEntry), f"there is no run {self.run_id}"
+        return entry
 
     @property
     def graph(self) -> Graph:
@@ -182,7 +185,10 @@ class Transition:
 
     def count(self, states: Iterable[TaskState], group: str = "") -> int:
         """Return how many tasks of the plan, or items of a map, are in one of `states`."""
-        return sum(self.overlay.count(group, state) for state in states)
+        counted, found = self.overlay.count, 0
+        for state in states:
+            found += counted(group, state)
+        return found
 
     def count_all(self, states: Iterable[TaskState]) -> int:
         """Return how many tasks, items too, are in one of `states`."""

@@ -12,20 +12,25 @@ for they were the ground that it stood on.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator
 
+from holdfast.coordinator.engine.counting import (
+    DUE,
+    UNDO,
+    UNDO_OF,
+    UNDOING,
+)
 from holdfast.coordinator.engine.graph import Node, call_node
 from holdfast.coordinator.engine.inputs import Arrival
 from holdfast.coordinator.engine.run.dispatch import dispatch, encode_input
 from holdfast.coordinator.engine.run.failing import failure_of, give_up, mark_steps
 from holdfast.coordinator.engine.run.rows import new_task
 from holdfast.coordinator.engine.run.transition import Transition
-from holdfast.coordinator.engine.state import CALLED, DUE, UNDO, UNDO_OF, UNDOING
 from holdfast.coordinator.engine.states import OPEN_TASK_STATES, TASK_ENDS
 from holdfast.coordinator.engine.templates import MappingFailed
 from holdfast.schemas.errors import Undecodable, Unencodable
 from holdfast.schemas.ids import OwnSchema
+from holdfast.schemas.plan_settings import step_undoing_id
 from holdfast.schemas.records import (
     Ask,
     CallSpec,
@@ -158,8 +163,7 @@ def _undo_id(noted: UndoEntry) -> str:
     spec = noted.spec
     if spec is None:
         return f"{UNDOING}{noted.task_id}"
-    parts = f"{spec.caller}\x00{spec.name}\x00{spec.key}".encode()
-    return f"{UNDOING}{CALLED}{hashlib.sha256(parts).hexdigest()[:16]}"
+    return step_undoing_id(spec.caller, spec.name, spec.key)
 
 
 def _steps_of(t: Transition, owner: str) -> list[tuple[str, UndoEntry]]:

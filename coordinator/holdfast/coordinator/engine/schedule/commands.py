@@ -177,7 +177,9 @@ def _pause(
     t: ScheduleTransition, _arrival: Arrival, told: ScheduleCommand, command: ScheduleCommand
 ) -> None:
     if t.row.state is not ScheduleState.ACTIVE:
-        raise ScheduleError(f"schedule {t.name!r} is {t.row.state}: it cannot be paused now")
+        raise ScheduleError(
+            f"schedule {t.name!r} is {t.row.state}: it cannot be paused now; only an active one can"
+        )
     _deal_with_what_was_due(t)
     if t.row.state is not ScheduleState.ACTIVE:
         raise ScheduleError(f"schedule {t.name!r} has had its last time: nothing is to be paused")
@@ -192,7 +194,9 @@ def _resume(
 ) -> None:
     state = t.row.state
     if state is not ScheduleState.PAUSED:
-        remedy = ": update its end" if state is ScheduleState.FINISHED else ""
+        remedy = "; only a paused one can"
+        if state is ScheduleState.FINISHED:
+            remedy = ": update its end"
         raise ScheduleError(f"schedule {t.name!r} is {state}: it cannot be resumed now{remedy}")
     row = _changed(t, command)
     t.move(ScheduleState.ACTIVE)

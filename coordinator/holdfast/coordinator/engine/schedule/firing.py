@@ -10,8 +10,8 @@ import hashlib
 from dataclasses import replace
 from itertools import islice
 
+from holdfast.coordinator.engine.counting import FIRINGS
 from holdfast.coordinator.engine.schedule.transition import ScheduleTransition
-from holdfast.coordinator.engine.state import FIRINGS
 from holdfast.schemas.codec import encode_json
 from holdfast.schemas.errors import HoldfastError
 from holdfast.schemas.records import (

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from holdfast.coordinator.engine.counting import FIRINGS
 from holdfast.coordinator.engine.effects import Reaction
 from holdfast.coordinator.engine.inputs import Arrival, Broken, Continuation, Input, TimerDue
 from holdfast.coordinator.engine.schedule.commands import on_command
 from holdfast.coordinator.engine.schedule.firing import fire_due, go_on, on_ended
 from holdfast.coordinator.engine.schedule.transition import ScheduleTransition
-from holdfast.coordinator.engine.state import FIRINGS, Overlay
+from holdfast.coordinator.engine.state import Overlay
 from holdfast.schemas.records import (
     Cause,
     ChildEnded,

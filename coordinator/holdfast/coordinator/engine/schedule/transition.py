@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from holdfast.coordinator.engine.counting import BACKFILLS, FIRINGS
 from holdfast.coordinator.engine.effects import Effect, Emit, Tell
 from holdfast.coordinator.engine.schedule.states import check_schedule_move
-from holdfast.coordinator.engine.state import BACKFILLS, FIRINGS, Overlay
+from holdfast.coordinator.engine.state import Overlay
 from holdfast.schemas.records import (
     Cause,
     Command,
