@@ -16,6 +16,7 @@ from aiokafka.structs import TopicPartition as KafkaPartition
 from deploy.kafka.broker import free_port
 from holdfast.bus.errors import BusUnavailable, Fenced
 from holdfast.bus.kafka import KafkaBus
+from holdfast.bus.kafka import cluster as cluster_module
 from holdfast.bus.kafka.clients import drop
 from holdfast.bus.kafka.reader import plain_consumer
 from holdfast.bus.port import Cleanup, Record, Slot, TopicPartition, TopicSpec
@@ -56,6 +57,30 @@ async def test_trap_13_consumed_offsets_are_never_stale_after_a_commit(
     for n in range(1, 50):
         await writer.commit([Record(topic, b"k", b"v")], {tp: n})
         assert await bus.committed(group, [tp]) == {tp: n}
+
+
+async def test_offsets_that_stay_unstable_are_told_as_they_were_before(
+    bus: KafkaBus, kafka_broker: TestBroker, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_module, "MAX_UNSTABLE_S", 1.0)
+    topic = await make_topic(bus, f"{namespace}.t")
+    tp, group = TopicPartition(topic, 0), f"{namespace}.g"
+    writer = await bus.open_writer(Slot(group, 0))
+    await writer.prepare([topic])
+    await writer.commit([Record(topic, b"k", b"v")], {tp: 3})
+    foreign = AIOKafkaProducer(
+        bootstrap_servers=kafka_broker.bootstrap, transactional_id=f"{namespace}-foreign"
+    )
+    await foreign.start()
+    await foreign.begin_transaction()
+    await foreign.send_offsets_to_transaction({KafkaPartition(*tp): 7}, group)
+    asking = asyncio.ensure_future(bus.committed(group, [tp]))
+    done, _ = await asyncio.wait({asking}, timeout=0.5)
+    assert not done, "it waits for the transaction"
+    assert await asking == {tp: 3}, "but not for ever"
+    await foreign.commit_transaction()
+    assert await bus.committed(group, [tp]) == {tp: 7}
+    await foreign.stop()
 
 
 async def test_trap_11_and_17_an_open_transaction_hides_neither_the_end_nor_the_wait(

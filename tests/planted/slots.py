@@ -126,8 +126,8 @@ def commit_applied_before_durable(patch: Patch) -> None:
     """
     patch.edit(
         f"{COMMIT}.write",
-        "    moved = any(",
-        "    for change in changes:\n        change.apply()\n    moved = any(",
+        "    moved = offsets",
+        "    for change in changes:\n        change.apply()\n    moved = offsets",
     )
     patch.edit(
         f"{COMMIT}.write",

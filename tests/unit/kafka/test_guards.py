@@ -18,6 +18,7 @@ from aiokafka.record import default_records
 
 from holdfast.bus.errors import BusUnavailable
 from holdfast.bus.kafka import clients, quiet, reader
+from holdfast.bus.kafka import cluster as cluster_module
 from holdfast.bus.kafka.bus import KafkaBus
 from holdfast.bus.kafka.cluster import LATEST, Cluster
 from holdfast.bus.kafka.protocol import StableOffsetFetchRequest, StableOffsetFetchRequest_v7
@@ -182,6 +183,30 @@ async def test_trap_13_an_offset_about_to_change_is_asked_for_again() -> None:
 
     tp = TopicPartition("t", 0)
     assert await Cluster(Client(), SETTINGS).committed("g", [tp]) == {tp: 6}
+
+
+async def test_offsets_that_stay_unstable_are_asked_for_as_they_were_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[bool] = []
+
+    class Client:
+        async def coordinator_lookup(self, kind: int, key: str) -> int:
+            return 0
+
+        def force_metadata_update(self) -> None:
+            pass
+
+        async def send(self, node: int, request: Any) -> Any:
+            asked.append(request.build(StableOffsetFetchRequest_v7).require_stable)
+            code = 88 if asked[-1] else 0
+            return SimpleNamespace(error_code=0, topics=[("t", [(0, 5, -1, "", code, {})], {})])
+
+    monkeypatch.setattr(cluster_module, "MAX_UNSTABLE_S", 0.05)
+    tp = TopicPartition("t", 0)
+    assert await Cluster(Client(), SETTINGS).committed("g", [tp]) == {tp: 5}
+    assert asked[-1] is False
+    assert asked.count(False) == 1
 
 
 async def test_calls_are_bounded_and_say_what_failed() -> None:

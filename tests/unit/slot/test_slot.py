@@ -13,7 +13,7 @@ from holdfast.bus.slot import DuplicateInstance
 from holdfast.bus.slot.journal import Journal
 from holdfast.schemas.codec import decode
 from holdfast.schemas.records import SlotOffset
-from holdfast.testing.sim import Fate, RequestKind
+from holdfast.testing.sim import Fate, RequestKind, SimBus
 from tests.doubles.sim_place import LOST_ANSWERS
 from tests.unit.slot.conftest import GROUP, JOURNAL, OUT, WORDS, WORK, World
 from tests.waiting import until
@@ -251,6 +251,52 @@ async def test_the_journals_offset_outweighs_a_stale_one_of_the_broker(world: Wo
     await world.send(("x", b"last"))
     await until(lambda: len(world.answers()) >= 6)
     assert len(world.answers()) == 6
+
+
+async def test_a_slot_whose_journal_says_where_it_stands_does_not_ask_the_group(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.host()
+    await world.send(*(("x", str(n).encode()) for n in range(5)))
+    await until(lambda: len(world.applied) == 5)
+    await world.hosts[0].kill()
+
+    async def never(bus: SimBus, group: str, partitions: object) -> dict[TopicPartition, int]:
+        await asyncio.Event().wait()
+        return {}
+
+    monkeypatch.setattr(SimBus, "committed", never)
+    await world.host()
+    await until(lambda: world.hosts[1].running_slots == 2)
+    await world.send(("x", b"last"))
+    await until(lambda: len(world.answers()) >= 6)
+    assert len(world.answers()) == 6
+
+
+async def test_the_first_commit_of_a_writer_tells_the_group_its_offsets_anew(world: World) -> None:
+    await world.host()
+    await world.send(*(("x", str(n).encode()) for n in range(5)))
+    await until(lambda: len(world.applied) == 5)
+    await world.hosts[0].kill()
+    told = world.place.broker.group(GROUP).offsets
+    right = dict(told)
+    told.clear()
+    world.hosts.clear()
+    world.machines.clear()
+    await world.host()
+    await until(lambda: world.hosts[0].running_slots == 2)
+    await commit_nothing(world)
+    assert {where: told[where] for where in right} == right
+    told.clear()
+    await commit_nothing(world)
+    assert told == {}, "told once, they are not repeated by commits that move nothing"
+
+
+async def commit_nothing(world: World) -> None:
+    world.member.session_timeout_s = 0.0  # what was proven a moment ago is old
+    for machine in world.machines["a"]:
+        world.hosts[0]._ownership._beat_at = float("inf")  # type: ignore[union-attr]
+        await machine.control.prove()
 
 
 async def test_congestion_pauses_one_topic_and_not_the_other(world: World) -> None:

@@ -31,6 +31,8 @@ __all__ = ["BATCH_OVERHEAD_BYTES", "Cluster", "missing"]
 
 T = TypeVar("T")
 
+MAX_UNSTABLE_S = 20.0
+"""A dead client's transaction ends after its time-out (5 s), at a broker's next look (10 s)."""
 RETRY_S = 0.02
 MAX_RETRY_S = 0.5
 BATCH_OVERHEAD_BYTES = 61 + 36
@@ -271,20 +273,30 @@ class Cluster:
     async def committed(
         self, group: str, partitions: Collection[TopicPartition]
     ) -> dict[TopicPartition, int]:
-        """Return the group's offsets, as no open transaction can change them any more."""
+        """Return the group's offsets, as no open transaction can change them any more.
+
+        Where they are about to change for longer than any transaction lasts, as before it: the
+        broker's memory of the group is wrong (ADR 8), and would say so until it is restarted.
+        """
         if not partitions:
             return {}
+        changing_until = asyncio.get_running_loop().time() + MAX_UNSTABLE_S
         topics: dict[str, list[int]] = defaultdict(list)
         for topic, partition in partitions:
             topics[topic].append(partition)
         what = f"asking for the offsets of group {group!r}"
-        return await self.call(what, lambda: self._committed(group, dict(topics)))
+
+        async def ask() -> dict[TopicPartition, int]:
+            stable = asyncio.get_running_loop().time() < changing_until
+            return await self._committed(group, dict(topics), stable=stable)
+
+        return await self.call(what, ask)
 
     async def _committed(
-        self, group: str, topics: dict[str, list[int]]
+        self, group: str, topics: dict[str, list[int]], *, stable: bool
     ) -> dict[TopicPartition, int]:
         node = await self._client.coordinator_lookup(CoordinationType.GROUP, group)
-        response = await self.send(node, StableOffsetFetchRequest(group, topics))
+        response = await self.send(node, StableOffsetFetchRequest(group, topics, stable=stable))
         if response.error_code:
             raise kafka_errors.for_code(response.error_code)(group)
         offsets = {}

@@ -79,17 +79,18 @@ class StableOffsetFetchRequest_v7(RequestStruct):  # type: ignore[misc]  # noqa:
 
 
 class StableOffsetFetchRequest(Request[StableOffsetFetchRequest_v7]):  # type: ignore[misc]
-    """Asks for the offsets of a group, as no open transaction can change them any more."""
+    """Asks for the offsets of a group; `stable`: as no open transaction can change them."""
 
     API_KEY = 9
 
-    def __init__(self, group: str, topics: dict[str, list[int]]) -> None:
+    def __init__(self, group: str, topics: dict[str, list[int]], *, stable: bool = True) -> None:
         self._group = group
         self._topics = topics
+        self._stable = stable
 
     def build(
         self, request_struct_class: type[StableOffsetFetchRequest_v7]
     ) -> StableOffsetFetchRequest_v7:
         """Return the struct of the one version we speak."""
         topics: list[Any] = [(topic, partitions, {}) for topic, partitions in self._topics.items()]
-        return request_struct_class(self._group, topics, True, {})
+        return request_struct_class(self._group, topics, self._stable, {})

@@ -85,6 +85,7 @@ class GroupCommit:
         self._floor_ms = 0
         self._told_ms: int | None = None
         self._unsettled = False
+        self._stated = False
         self.proven_at = float("-inf")
         """When the last acknowledged commit was begun (`Environment.monotonic`)."""
 
@@ -104,6 +105,7 @@ class GroupCommit:
         """Become the slot's only writer; waits while the bus is away. Raises `Fenced`."""
         await self.close()
         bus = self._environment.bus
+        self._stated = False
         self._writer = await self.patiently(lambda: bus.open_writer(self._slot))
         # Opening may have waited; the group may have decided otherwise meanwhile. Going on would
         # cost the new owner a restore, never correctness, so one check is enough.
@@ -137,8 +139,8 @@ class GroupCommit:
             raise Fenced(f"slot {self._slot.group}/{self._slot.partition} left a commit unsettled")
         self._unsettled = True
         changes = list(commit.changes)
-        moved = any(self._offsets.get(topic) != at for topic, at in commit.offsets.items())
         offsets = {**self._offsets, **commit.offsets}
+        moved = offsets != self._offsets
         number = self._number + 1
         end = await self._end_before(number)
         while True:
@@ -149,7 +151,9 @@ class GroupCommit:
                 self._journal.offset_record(number, offsets, self._time_of(commit), clean=clean)
             )
             try:
-                await self._send(records, offsets if moved else {})
+                # The first commit of each writer states them anew: a broker whose memory of the
+                # group is wrong, or gone, has them right again (ADR 8).
+                await self._send(records, {} if self._stated and not moved else offsets)
                 break
             except (OutcomeUnknown, BusUnavailable) as error:
                 logger.warning("slot %s/%d: commit %d: %s", *self._slot, number, error)
@@ -158,7 +162,7 @@ class GroupCommit:
             if await self._settled(number):
                 break
         self._number = number
-        self._offsets = offsets
+        self._offsets, self._stated = offsets, True
         self.proven_at = began
         written = sum(1 for record in records if record.topic == self._journal.topic)
         self._journal.raise_floor_by(written)
