@@ -140,7 +140,7 @@ def track_topics(client: Any, topics: Collection[str]) -> None:
 
 
 def keep_asking(client: T) -> T:
-    """Have `client` (of any kind) ask for metadata again soon when no broker answered; return it.
+    """Have `client` (of any kind) ask again soon when no broker answered, or is known; return it.
 
     Left alone it asks next when `metadata_max_age_ms` have passed (300 s). One lost connection
     while a group is joined and its leader knows no topic: it assigns nothing to anybody till then.
@@ -160,7 +160,24 @@ def keep_asking(client: T) -> T:
         return answered
 
     transport._metadata_update = updated
+    transport.coordinator_lookup = _once_brokers_are_known(transport)
     return client
+
+
+def _once_brokers_are_known(transport: Any) -> Callable[[Any, str], Any]:
+    """Return its look-up of a coordinator, with an error that its callers wait and ask again for.
+
+    It asserts that it knows a broker. It knows none after an answer of a cluster whose brokers are
+    all fenced: one that starts, or whose only broker was too slow to keep its session.
+    """
+    look_up = transport.coordinator_lookup
+
+    async def looked_up(kind: Any, key: str) -> Any:
+        if transport.get_random_node() is None:
+            raise kafka_errors.NodeNotReadyError("the cluster names no broker")
+        return await look_up(kind, key)
+
+    return looked_up
 
 
 def describe_error(error: BaseException) -> str:
