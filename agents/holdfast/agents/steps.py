@@ -54,8 +54,12 @@ class StepJournal(Protocol):
         """Return once `entry` is committed under (name, key), or is removed (None)."""
         ...
 
+    async def confirm(self) -> None:
+        """Return once the group cannot have given the slot to anybody else."""
+        ...
+
     async def prove(self) -> None:
-        """Return once the slot's ownership was just proven."""
+        """Return once the slot's ownership was just proven, by a commit too."""
         ...
 
 
@@ -123,6 +127,10 @@ class Steps:
         assert entry is not None
         self._summarize(entry)
         return begun.codec.decode(begun.name, await self._payloads.unpack(entry.result))
+
+    async def confirm(self) -> None:
+        """Return once the handler may start."""
+        await self._journal.confirm()
 
     async def prove(self) -> None:
         """Return once a body may start; raises `Parked` where this attempt is already over."""

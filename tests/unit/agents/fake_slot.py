@@ -128,6 +128,9 @@ class FakeControl:
     def misplaced(self, received: Received) -> Record | None:
         return None
 
+    async def confirm(self) -> None:
+        return
+
     async def prove(self) -> None:
         self.before_proof()
         self.proofs += 1
