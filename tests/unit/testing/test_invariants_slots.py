@@ -33,6 +33,7 @@ from holdfast.testing import (
     BodyStart,
     Evidence,
     Excused,
+    Gap,
     History,
     PoisonSent,
     StateHash,
@@ -462,6 +463,26 @@ def test_i13_the_second_begins_before_the_end_of_the_first_is_committed() -> Non
     made.evidence.add(dataclasses.replace(start, after_commit=0))
     assert made.check("I13").ok, "without known commits nobody can tell"
     assert "o1/one began after 0 commits" in found(made, "I13", commits=True)
+
+
+def test_i13_an_end_that_may_have_been_missed_is_not_judged() -> None:
+    made = ordered(2)
+    made.drop(
+        made.find(
+            INPUTS,
+            CoordinatorEnvelope,
+            lambda e: (
+                isinstance(e.body, TaskResult) and (e.run_id, e.body.task_id) == ("o0", "one")
+            ),
+        )
+    )
+    assert "o1/one began while o0/one has not ended" in found(made, "I13")
+    whole = made.history()
+    gap = Gap(TopicPartition(INPUTS, 0), 0, 1, "purged")
+    partial = History("ns", whole.records, whole.offsets, gaps=[gap])
+    verdict = check(partial, made.evidence, only=["I13"])
+    assert verdict.ok, verdict.report()
+    assert "I13" in verdict.not_checkable
 
 
 def test_i13_the_second_passes_while_the_first_waits_for_its_retry() -> None:
