@@ -176,6 +176,9 @@ class Control:
         del received
         return None
 
+    async def confirm(self) -> None:
+        """Nobody asks."""
+
     async def prove(self) -> None:
         """Nobody asks."""
 

@@ -251,9 +251,9 @@ def ownership_not_proven_before_a_body(patch: Patch) -> None:
     and finished.
     """
     patch.edit(
-        f"{SLOT}.prove",
-        "    half_session_s = self._membership.session_timeout_s / 2\n",
-        "    half_session_s = float('inf')\n",
+        f"{SLOT}._half_a_session_ago",
+        "    return self._environment.monotonic() - self._membership.session_timeout_s / 2\n",
+        "    return float('-inf')\n",
     )
 
 

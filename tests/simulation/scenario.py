@@ -44,6 +44,7 @@ TIMING = SimTiming(
     transaction_timeout_s=2.5,
     session_s=3.0,
     heartbeat_s=0.4,
+    rebalance_s=1.2,
 )
 RUNS_MIN, RUNS_MAX = 5, 8
 FAULTS_MIN, FAULTS_MAX = 3, 6

@@ -185,6 +185,7 @@ class Execution:
             return self._unreadable(error, FailureKind.SCHEMA)
         except (Undecodable, UnknownSchema) as error:
             return self._unreadable(error, FailureKind.UNDECODABLE)
+        await self._steps.confirm()
         result = await self._call(value)
         if self._interrupt is not None:
             raise asyncio.CancelledError

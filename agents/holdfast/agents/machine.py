@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -395,10 +395,17 @@ class AgentMachine:
                 f"be read: {error}"
             )
 
+    async def confirm(self, run: Run) -> None:
+        """See `SlotControl.confirm`; an attempt that is over gets no further."""
+        await self._allowed(run, self._control.confirm())
+
     async def prove(self, run: Run) -> None:
-        """Return once the slot's ownership is proven; an attempt that is over gets no further."""
+        """See `SlotControl.prove`; an attempt that is over gets no further."""
+        await self._allowed(run, self._control.prove())
+
+    async def _allowed(self, run: Run, word: Awaitable[None]) -> None:
         try:
-            await self._control.prove()
+            await word
         except Fenced:
             raise asyncio.CancelledError from None
         if not run.live or self._lost:

@@ -48,6 +48,10 @@ class RunKeeper(Protocol):
         """Return once a step is committed."""
         ...
 
+    async def confirm(self, run: Run) -> None:
+        """Return once the group cannot have given the slot to anybody else."""
+        ...
+
     async def prove(self, run: Run) -> None:
         """Return once the slot's ownership is proven."""
         ...
@@ -73,6 +77,10 @@ class RunJournal:
     async def write(self, name: str, key: str, entry: StepEntry | None) -> None:
         """See `StepJournal`."""
         await self._machine.write_step(self._run, name, key, entry)
+
+    async def confirm(self) -> None:
+        """See `StepJournal`."""
+        await self._machine.confirm(self._run)
 
     async def prove(self) -> None:
         """See `StepJournal`."""

@@ -66,8 +66,12 @@ class StepJournal(GuardJournal, Protocol):
         """Return once `entry` is committed under (name, key), or is removed (None)."""
         ...
 
+    async def confirm(self) -> None:
+        """Return once the group cannot have given the slot to anybody else."""
+        ...
+
     async def prove(self) -> None:
-        """Return once the slot's ownership was just proven."""
+        """Return once the slot's ownership was just proven, by a commit too."""
         ...
 
     async def ask(self, name: str, key: str, entry: StepEntry, what: AskBody) -> None:
@@ -279,6 +283,10 @@ class Steps:
             # Another attempt would find the same: it is the code that has changed.
             different = Difference((begun.name, begun.key), "a result of another type")
             raise self._mismatch(str(error), different) from None
+
+    async def confirm(self) -> None:
+        """Return once the handler may start."""
+        await self._journal.confirm()
 
     async def prove(self) -> None:
         """Return once a body may start; raises `Parked` where this attempt is already over."""

@@ -217,7 +217,11 @@ class AssignmentListener(Protocol):
         ...
 
     def revoked(self) -> None:
-        """Everything is under negotiation; work goes on, `assigned` will tell."""
+        """Everything is under negotiation; what runs goes on, `assigned` will tell.
+
+        Heard before any other member can be given what this one held, unless this one was silent
+        for the session time-out.
+        """
         ...
 
 

@@ -25,7 +25,9 @@ KILLING_SHARE = 0.1
 MEMORY_BYTES = 1_500 * 1024**2
 """Of the address space of the agent that is fed: less than one poison asks for."""
 EXIT_POISON = 9
-LANES = 8
+LANES = 16
+PROCESSES = 4
+"""Of the agent that is fed: what kills one of them holds up a quarter of the others' runs."""
 HOSTILE = ("agent", "tests.torture.hostile_agent:hostile")
 
 
@@ -44,9 +46,9 @@ class Poison(Fault):
         self._numbers = count()
 
     def arrange(self, settings: ArenaSettings) -> ArenaSettings:
-        """Two processes of the agent that is fed, beside all others."""
+        """Processes of the agent that is fed, beside all others."""
         bound = {MEMORY: str(MEMORY_BYTES)}
-        beside = {f"hostile-{n}": (HOSTILE, bound) for n in (1, 2)}
+        beside = {f"hostile-{n}": (HOSTILE, bound) for n in range(1, PROCESSES + 1)}
         return replace(settings, beside={**settings.beside, **beside})
 
     def victims(self, arena: Arena) -> list[str]:

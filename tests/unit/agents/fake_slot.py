@@ -167,6 +167,9 @@ class FakeControl:
             return None
         return Record(received.topic, received.key, received.value, received.headers)
 
+    async def confirm(self) -> None:
+        return
+
     async def prove(self) -> None:
         self.before_proof()
         self.proofs += 1

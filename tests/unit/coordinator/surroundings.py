@@ -144,5 +144,8 @@ class Control:
             return Record(received.topic, received.key, received.value, received.headers)
         return None
 
+    async def confirm(self) -> None:
+        return
+
     async def prove(self) -> None:
         return

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,11 @@ from holdfast.bus.kafka import clients, quiet, reader
 from holdfast.bus.kafka import cluster as cluster_module
 from holdfast.bus.kafka.bus import KafkaBus
 from holdfast.bus.kafka.cluster import LATEST, Cluster
-from holdfast.bus.kafka.protocol import StableOffsetFetchRequest, StableOffsetFetchRequest_v7
+from holdfast.bus.kafka.protocol import (
+    UNSTABLE_OFFSET_COMMIT,
+    StableOffsetFetchRequest,
+    StableOffsetFetchRequest_v7,
+)
 from holdfast.bus.port import Received, TopicPartition
 from holdfast.bus.settings import KafkaSettings
 from holdfast.schemas.errors import ConfigurationError
@@ -168,45 +173,42 @@ def test_trap_13_consumed_offsets_are_asked_for_as_no_transaction_can_change_the
     assert request.encode() == b"\x02g\x02\x02t\x03\x00\x00\x00\x00\x00\x00\x00\x01\x00\x01\x00"
 
 
+class OffsetsClient:
+    """Answers for the offset of t-0; `answer`: given whether it must be stable, offset and error
+    code. `asked`: how it was."""
+
+    def __init__(self, answer: Callable[[bool], tuple[int, int]]) -> None:
+        self._answer = answer
+        self.asked: list[bool] = []
+
+    async def coordinator_lookup(self, kind: int, key: str) -> int:
+        return 0
+
+    def force_metadata_update(self) -> None:
+        pass
+
+    async def send(self, node: int, request: Any) -> Any:
+        self.asked.append(request.build(StableOffsetFetchRequest_v7).require_stable)
+        offset, code = self._answer(self.asked[-1])
+        return SimpleNamespace(error_code=0, topics=[("t", [(0, offset, -1, "", code, {})], {})])
+
+
 async def test_trap_13_an_offset_about_to_change_is_asked_for_again() -> None:
-    answers = [(0, 5, -1, "", 88, {}), (0, 6, -1, "", 0, {})]
-
-    class Client:
-        async def coordinator_lookup(self, kind: int, key: str) -> int:
-            return 0
-
-        def force_metadata_update(self) -> None:
-            pass
-
-        async def send(self, node: int, request: Any) -> Any:
-            return SimpleNamespace(error_code=0, topics=[("t", [answers.pop(0)], {})])
-
+    answers = [(5, UNSTABLE_OFFSET_COMMIT), (6, 0)]
+    client = OffsetsClient(lambda stable: answers.pop(0))
     tp = TopicPartition("t", 0)
-    assert await Cluster(Client(), SETTINGS).committed("g", [tp]) == {tp: 6}
+    assert await Cluster(client, SETTINGS).committed("g", [tp]) == {tp: 6}
 
 
 async def test_offsets_that_stay_unstable_are_asked_for_as_they_were_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[bool] = []
-
-    class Client:
-        async def coordinator_lookup(self, kind: int, key: str) -> int:
-            return 0
-
-        def force_metadata_update(self) -> None:
-            pass
-
-        async def send(self, node: int, request: Any) -> Any:
-            asked.append(request.build(StableOffsetFetchRequest_v7).require_stable)
-            code = 88 if asked[-1] else 0
-            return SimpleNamespace(error_code=0, topics=[("t", [(0, 5, -1, "", code, {})], {})])
-
+    client = OffsetsClient(lambda stable: (5, UNSTABLE_OFFSET_COMMIT if stable else 0))
     monkeypatch.setattr(cluster_module, "MAX_UNSTABLE_S", 0.05)
     tp = TopicPartition("t", 0)
-    assert await Cluster(Client(), SETTINGS).committed("g", [tp]) == {tp: 5}
-    assert asked[-1] is False
-    assert asked.count(False) == 1
+    assert await Cluster(client, SETTINGS).committed("g", [tp]) == {tp: 5}
+    assert client.asked[-1] is False
+    assert client.asked.count(False) == 1
 
 
 async def test_calls_are_bounded_and_say_what_failed() -> None:

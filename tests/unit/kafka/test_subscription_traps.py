@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 from aiokafka import errors as kafka_errors
-from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.consumer.group_coordinator import CoordinatorGroupRebalance, GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, SyncGroupRequest
 from aiokafka.structs import TopicPartition as KafkaPartition
 
 from holdfast.bus.errors import BusUnavailable, OffsetOutOfRange
@@ -54,7 +55,9 @@ class Consumer:
         self._subscription = SubscriptionState()
         self._coordinator: Any = SimpleNamespace(
             _do_heartbeat=self._beat,
-            _do_rejoin_group=self._beat,
+            _do_rejoin_group=self._rejoin,
+            _send_req=self._ask,
+            _rejoin_needed_fut=asyncio.get_running_loop().create_future(),
             _coordination_task=None,
             _group_instance_id="m",
         )
@@ -70,7 +73,16 @@ class Consumer:
     async def stop(self) -> None:
         self.calls.append(("stop", self._coordinator._group_instance_id))
 
-    async def _beat(self, *arguments: Any) -> Any:
+    async def _beat(self) -> Any:
+        return await self._coordinator._send_req(HeartbeatRequest("g", 1, "m"))
+
+    async def _rejoin(self, subscription: Any) -> Any:
+        await self._coordinator._send_req(
+            JoinGroupRequest("g", 6000, 6000, "m", "m", "consumer", [])
+        )
+        return await self._coordinator._send_req(SyncGroupRequest("g", 1, "m", "m", []))
+
+    async def _ask(self, request: Any) -> Any:
         answer = self.beats.pop(0)
         return await answer if inspect.isawaitable(answer) else answer
 
@@ -355,6 +367,14 @@ def test_the_names_hooked_for_heartbeats_are_there() -> None:
     assert "success = await self._do_rejoin_group(subscription)" in joining
     leaving = inspect.getsource(GroupCoordinator._maybe_leave_group)
     assert "self._group_instance_id is None" in leaving
+    assert "self._rejoin_needed_fut.set_result" in inspect.getsource(
+        GroupCoordinator.request_rejoin
+    )
+    for asks, request in (
+        (GroupCoordinator._do_heartbeat, "await self._send_req(request)"),
+        (CoordinatorGroupRebalance._send_sync_group_request, "_coordinator._send_req(request)"),
+    ):
+        assert request in inspect.getsource(asks)
 
 
 async def test_a_heartbeat_counts_from_when_it_was_begun_and_only_if_acknowledged(
@@ -379,12 +399,27 @@ async def test_a_heartbeat_counts_from_when_it_was_begun_and_only_if_acknowledge
     assert before <= member.heartbeat_at <= begun
 
 
-async def test_a_join_that_the_group_acknowledged_is_a_heartbeat(
+async def test_a_join_that_the_group_acknowledged_counts_from_when_all_had_come_back(
+    consumer: Consumer, member: KafkaSubscription
+) -> None:
+    all_back: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    consumer.beats = [all_back, True]
+    joining = asyncio.ensure_future(consumer._coordinator._do_rejoin_group(None))
+    await until(lambda: len(consumer.beats) == 1, "it has asked to join")
+    back_at = time.monotonic()
+    await until(lambda: time.monotonic() > back_at, "time goes on")
+    all_back.set_result(True)
+    await joining
+    assert member.heartbeat_at > back_at
+
+
+async def test_a_heartbeat_that_asks_for_a_rejoin_acknowledges_nothing(
     consumer: Consumer, member: KafkaSubscription
 ) -> None:
     consumer.beats = [True]
-    await consumer._coordinator._do_rejoin_group(None)
-    assert member.heartbeat_at > 0.0
+    consumer._coordinator._rejoin_needed_fut.set_result(None)
+    await consumer._coordinator._do_heartbeat()
+    assert member.heartbeat_at == 0.0
 
 
 async def test_a_static_member_says_good_bye(consumer: Consumer, member: KafkaSubscription) -> None:

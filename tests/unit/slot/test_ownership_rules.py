@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
@@ -12,6 +13,7 @@ from holdfast.bus.port import Environment, Slot, TopicSpec
 from holdfast.bus.slot import ProcessIdentity, SlotHost, SlotSettings
 from holdfast.bus.slot.commit import GroupCommit
 from holdfast.bus.slot.journal import Journal
+from holdfast.bus.slot.machine import SlotControl
 from holdfast.testing.sim import Request, RequestKind, SimBus
 from tests.unit.slot.conftest import GROUP, JOURNAL, WORK, World
 from tests.waiting import until
@@ -51,6 +53,55 @@ async def test_a_fenced_slot_does_not_come_back_before_a_heartbeat_is_acknowledg
     assert world.place.broker.epoch(SLOT) == stray, "who hears nothing has fenced the true owner"
     world.place.refused.clear()
     await until(lambda: world.applied == ["x"])
+
+
+async def working(world: World) -> SlotControl:
+    await world.host()
+    await world.send(("x", b"1"))
+    await until(lambda: world.applied == ["x"])
+    return next(machine for machine in world.machines["a"] if machine.seen).control
+
+
+async def still_waits(proof: asyncio.Task[None]) -> bool:
+    done, _ = await asyncio.wait({proof}, timeout=0.05)
+    return not done
+
+
+async def test_nothing_is_begun_while_the_group_negotiates_who_owns_what(world: World) -> None:
+    control = await working(world)
+    host = world.hosts[0]
+    assert host._ownership is not None
+    host._ownership.revoked()
+    word = asyncio.create_task(control.confirm())
+    proof = asyncio.create_task(control.prove())
+    assert await still_waits(word)
+    assert await still_waits(proof)
+    assert host.running_slots == 2, "what runs goes on"
+    host._ownership.assigned(world.member._assigned)
+    await asyncio.wait_for(asyncio.gather(word, proof), 5.0)
+
+
+async def test_who_loses_the_slot_in_the_negotiation_begins_nothing(world: World) -> None:
+    control = await working(world)
+    assert world.hosts[0]._ownership is not None
+    world.hosts[0]._ownership.revoked()
+    proof = asyncio.create_task(control.prove())
+    assert await still_waits(proof)
+    world.hosts[0]._ownership.assigned(frozenset())
+    with pytest.raises(Fenced, match="assigned elsewhere"):
+        await asyncio.wait_for(proof, 5.0)
+
+
+async def test_who_was_not_heard_for_half_a_session_begins_nothing(world: World) -> None:
+    control = await working(world)
+    world.place.refused.add(RequestKind.HEARTBEAT)
+    asked = world.place.asked[RequestKind.HEARTBEAT]  # one may be on its way
+    await until(lambda: world.place.asked[RequestKind.HEARTBEAT] > asked + 1)
+    world.member.heartbeat_at = float("-inf")
+    proof = asyncio.create_task(control.prove())
+    assert await still_waits(proof)
+    world.place.refused.clear()
+    await asyncio.wait_for(proof, 5.0)
 
 
 class Group:

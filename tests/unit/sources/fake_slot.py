@@ -133,6 +133,9 @@ class FakeControl:
     def misplaced(self, received: Received) -> Record | None:
         raise AssertionError("the topic is not ours to put in order")
 
+    async def confirm(self) -> None:
+        raise AssertionError("nothing of a source is an effect")
+
     async def prove(self) -> None:
         raise AssertionError("nothing of a source is an effect")
 

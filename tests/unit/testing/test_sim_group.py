@@ -22,6 +22,8 @@ class Room:
 
     now: float = 0.0
     told: dict[str, list[Generation]] = field(default_factory=dict)
+    late: set[str] = field(default_factory=set)
+    """Who hears of a negotiation and does not come back for it."""
 
     def __post_init__(self) -> None:
         self._later: list[tuple[float, int, Callable[[], None]]] = []
@@ -31,7 +33,13 @@ class Room:
 
     def join(self, name: str, incarnation: str = "1") -> Membership:
         heard = self.told.setdefault(f"{name}-{incarnation}", [])
-        member = Membership(name, incarnation, TOPICS, SESSION_S, heard.append)
+
+        def tell(news: Generation) -> None:
+            heard.append(news)
+            if news.owned is None and name not in self.late:
+                self.group.rejoin(name, incarnation, news.number)
+
+        member = Membership(name, incarnation, TOPICS, SESSION_S, tell)
         self.group.join(member, self.now)
         return member
 
@@ -75,6 +83,50 @@ def test_a_rebalance_is_told_twice_first_that_all_is_open_then_what_is_owned(roo
     for who in ("a-1", "b-1"):
         number = room.told[who][-1].number
         assert [g.owned is None for g in room.told[who] if g.number == number] == [True, False]
+
+
+def test_nobody_is_given_anything_before_all_have_come_back(room: Room) -> None:
+    room.join("a")
+    room.run()
+    room.late.add("a")
+    room.join("b")
+    room.run(SESSION_S - 2)
+    assert room.group.heartbeat("a", "1", room.now) == "rebalancing"
+    assert room.group.heartbeat("b", "1", room.now) == "ok"
+    assert [news.owned for news in room.told["b-1"]] == [None]
+    room.group.rejoin("a", "1", room.group.generation)
+    assert room.group.heartbeat("a", "1", room.now) == "ok"
+    room.run()
+    assert (room.owned("a-1"), room.owned("b-1")) == ([0, 1], [2, 3])
+
+
+def test_who_comes_back_for_an_older_generation_is_still_waited_for(room: Room) -> None:
+    room.join("a")
+    room.run()
+    room.late.add("a")
+    room.join("b")
+    room.run()
+    old = room.group.generation
+    room.join("c")
+    room.run()
+    room.group.rejoin("a", "1", old)
+    assert room.group.heartbeat("a", "1", room.now) == "rebalancing"
+    room.group.rejoin("a", "1", room.group.generation)
+    room.run()
+    assert [room.owned(f"{name}-1") for name in "abc"] == [[0, 1], [2], [3]]
+
+
+def test_one_that_does_not_come_back_is_waited_for_until_its_session_ends(room: Room) -> None:
+    room.join("a")
+    room.run()
+    room.late.add("a")
+    room.join("b")
+    room.run(SESSION_S)
+    assert room.group.heartbeat("b", "1", room.now) == "ok"
+    room.run(2.0)
+    room.group.expire(room.now)
+    room.run()
+    assert room.owned("b-1") == [0, 1, 2, 3]
 
 
 def test_of_two_rebalances_in_a_row_only_the_newest_is_told_to_its_end(room: Room) -> None:

@@ -61,6 +61,9 @@ class ReplayJournal:
         if entry is None or entry.kind is not StepKind.PATCH:
             await self._stop(f"{name!r} (key {key!r})")
 
+    async def confirm(self) -> None:
+        """See `StepJournal`: a handler may always start here."""
+
     async def prove(self) -> None:
         """See `StepJournal`."""
         name, key = self.asked[-1] if self.asked else ("", "")

@@ -36,7 +36,8 @@ RECORD_BYTES_MAX = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class SimTiming:
-    """How the simulated bus behaves in time; seconds. `delay_s`: the longest one way takes."""
+    """How the simulated bus behaves in time; seconds. `delay_s`: the longest one way takes;
+    `rebalance_s`: the longest until a member hears of a step of a rebalance."""
 
     delay_s: float = 0.004
     late_s: float = 8.0
@@ -264,7 +265,8 @@ class SimBroker:
                 name,
                 lambda topic: self.topics[topic].partitions,
                 lambda delay_s, action: self.scheduler().call_later(delay_s, action),
-                lambda: self.random.random() * self.timing.rebalance_s,
+                # Most hear of it soon, and some when others have long gone on.
+                lambda: self.random.random() ** 4 * self.timing.rebalance_s,
             )
         return group
 

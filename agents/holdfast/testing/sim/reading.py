@@ -122,6 +122,7 @@ class SimSubscription(SimReader):
         self._assigned: frozenset[TopicPartition] = frozenset()
         self._resumed: set[TopicPartition] = set()
         self._heart: asyncio.Task[None] | None = None
+        self._coming_back: asyncio.Task[None] | None = None
         self._closed = False
 
     async def start(self) -> None:
@@ -149,9 +150,10 @@ class SimSubscription(SimReader):
         if self._closed:
             return
         self._closed = True
-        if self._heart is not None:
-            self._heart.cancel()
-            await asyncio.gather(self._heart, return_exceptions=True)
+        tasks = [task for task in (self._heart, self._coming_back) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         group, member, incarnation = self._group, self._member, self._incarnation
         with suppress(BusError):  # the session times out instead
             await self._bus.request(
@@ -185,11 +187,26 @@ class SimSubscription(SimReader):
             return
         if news.owned is None:
             self._listener.revoked()
+            if self._coming_back is not None:
+                self._coming_back.cancel()
+            self._coming_back = asyncio.create_task(
+                self._rejoin(news.number), name=f"member {self._member} comes back"
+            )
             return
         self._assigned = news.owned
         self._resumed.clear()
         self._positions.clear()
         self._listener.assigned(news.owned)
+
+    async def _rejoin(self, number: int) -> None:
+        group, member, incarnation = self._group, self._member, self._incarnation
+        back = False
+        while not back:
+            with suppress(BusUnavailable):
+                await self._bus.patiently(
+                    RequestKind.JOIN, lambda: group.rejoin(member, incarnation, number), group.name
+                )
+                back = True
 
     async def _beat(self) -> None:
         group, member, incarnation = self._group, self._member, self._incarnation

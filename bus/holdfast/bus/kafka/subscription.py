@@ -19,6 +19,7 @@ import aiokafka
 from aiokafka import errors as kafka_errors
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
 from aiokafka.structs import TopicPartition as KafkaPartition
 
 from holdfast.bus.errors import BusUnavailable
@@ -127,18 +128,31 @@ class KafkaSubscription(ConsumerRebalanceListener):  # type: ignore[misc]
         self._consumer.subscribe(list(topics), listener=self)
 
     def _observe(self, coordinator: Any) -> None:
-        """Note when each heartbeat, or join, that the group acknowledges was begun."""
+        """Note when each heartbeat, or join, that the group acknowledges was begun.
+
+        Of a join its last request counts, the SyncGroup: the one before it waits until all members
+        have come back. A heartbeat that asks for a rejoin acknowledges nothing: the client calls it
+        a success, but from then on the group does without whoever does not come.
+        """
+        asked_at = 0.0
+        ask = coordinator._send_req
+
+        async def asking(request: Any) -> Any:
+            nonlocal asked_at
+            if isinstance(request, (HeartbeatRequest, SyncGroupRequest)):
+                asked_at = self._clock()
+            return await ask(request)
 
         def noting(call: Callable[..., Any]) -> Callable[..., Any]:
             async def observed(*arguments: Any) -> Any:
-                begun = self._clock()
                 acknowledged = await call(*arguments)
-                if acknowledged:
-                    self._heartbeat_at = max(self._heartbeat_at, begun)
+                if acknowledged and not coordinator._rejoin_needed_fut.done():
+                    self._heartbeat_at = max(self._heartbeat_at, asked_at)
                 return acknowledged
 
             return observed
 
+        coordinator._send_req = asking
         for name in ("_do_heartbeat", "_do_rejoin_group"):
             setattr(coordinator, name, noting(getattr(coordinator, name)))
 

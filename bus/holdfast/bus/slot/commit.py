@@ -55,7 +55,8 @@ class Membership(Protocol):
         ...
 
     async def confirmed_since(self, slot: Slot, moment: float) -> None:
-        """Return once a heartbeat begun after `moment` was acknowledged; `Fenced` if not owned."""
+        """Return once a heartbeat begun after `moment` was acknowledged and no assignment is under
+        negotiation; `Fenced` if the slot is not owned."""
         ...
 
     def beat(self) -> None:

@@ -106,11 +106,21 @@ class SlotControl(Protocol):
         """
         ...
 
+    async def confirm(self) -> None:
+        """Return once the group cannot have given the slot to anybody else.
+
+        No assignment is under negotiation, and a heartbeat that was begun less than half a session
+        time-out ago was acknowledged. Raises `Fenced` when the slot is lost (the caller is about
+        to be cancelled anyway).
+        """
+        ...
+
     async def prove(self) -> None:
-        """Return once the slot's ownership was proven less than half a session time-out ago.
+        """Return once that is so (`confirm`), and the bus has taken a commit of this owner less
+        than half a session time-out ago.
 
         Commits the `offset` record first if the last acknowledged commit is older. Raises
-        `Fenced` when the slot is lost (the caller is about to be cancelled anyway).
+        `Fenced` as `confirm` does.
         """
         ...
 

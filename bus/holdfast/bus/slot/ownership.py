@@ -44,6 +44,8 @@ class Ownership:
         self._beat_at = self._environment.monotonic()
         self._draining = False
         self._stopping = False
+        self._settled = asyncio.Event()  # cleared while the group negotiates who owns what
+        self._settled.set()
 
     def attach(self, subscription: Subscription) -> None:
         """Start on what was assigned while `subscribe` was still under way."""
@@ -70,10 +72,16 @@ class Ownership:
             )
             return
         self._assigned = frozenset(numbers)
+        self._settled.set()
         self._reconcile()
 
     def revoked(self) -> None:
-        """See `AssignmentListener`: slots work on until the next assignment tells."""
+        """See `AssignmentListener`: slots work on until the next assignment tells.
+
+        But they begin nothing. From now on another member may hear that a slot is its own before
+        this one hears that it has lost it, and work all that lies there in between.
+        """
+        self._settled.clear()
 
     # --- Membership ----------------------------------------------------------------------------
 
@@ -90,10 +98,10 @@ class Ownership:
     async def confirmed_since(self, slot: Slot, moment: float) -> None:
         """See `Membership`."""
         assert self._subscription is not None
-        while self._subscription.heartbeat_at <= moment:
-            if not self.owns(slot):
-                break
+        await self._settled.wait()
+        while self.owns(slot) and self._subscription.heartbeat_at <= moment:
             await asyncio.sleep(HEARTBEAT_CHECK_S)
+            await self._settled.wait()
         if not self.owns(slot):
             raise Fenced(f"slot {slot.group}/{slot.partition} is assigned elsewhere")
 

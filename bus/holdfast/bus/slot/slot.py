@@ -116,17 +116,25 @@ class OwnedSlot:
         metrics.FORWARDED.labels(self.slot.group).inc()
         return Record(received.topic, received.key, received.value, received.headers)
 
-    async def prove(self) -> None:
+    async def confirm(self) -> None:
         """See `SlotControl`."""
         if self._state is not SlotState.RUNNING:
             raise Fenced(f"slot {self.slot.group}/{self.slot.partition} is given up")
-        half_session_s = self._membership.session_timeout_s / 2
-        if self._environment.monotonic() - self._commits.proven_at < half_session_s:
+        await self._membership.confirmed_since(self.slot, self._half_a_session_ago())
+
+    async def prove(self) -> None:
+        """See `SlotControl`."""
+        await self.confirm()
+        if self._commits.proven_at > self._half_a_session_ago():
             return
         proof: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._proofs.append(proof)
         self.wake()
         await proof
+        await self.confirm()  # the commit may have taken long
+
+    def _half_a_session_ago(self) -> float:
+        return self._environment.monotonic() - self._membership.session_timeout_s / 2
 
     # --- word from outside ---------------------------------------------------------------------
 
