@@ -13,7 +13,7 @@ from holdfast.bus.slot import DuplicateInstance
 from holdfast.bus.slot.journal import Journal
 from holdfast.schemas.codec import decode
 from holdfast.schemas.records import SlotOffset
-from holdfast.testing.sim import Fate, RequestKind
+from holdfast.testing.sim import Fate, RequestKind, SimBus
 from tests.doubles.sim_place import LOST_ANSWERS
 from tests.unit.slot.conftest import GROUP, JOURNAL, OUT, WORDS, WORK, World
 from tests.waiting import until
@@ -246,6 +246,26 @@ async def test_the_journals_offset_outweighs_a_stale_one_of_the_broker(world: Wo
     await until(lambda: len(world.applied) == 5)
     await host.kill()
     world.place.broker.group(GROUP).offsets.clear()
+    await world.host()
+    await until(lambda: world.hosts[1].running_slots == 2)
+    await world.send(("x", b"last"))
+    await until(lambda: len(world.answers()) >= 6)
+    assert len(world.answers()) == 6
+
+
+async def test_a_slot_whose_journal_says_where_it_stands_does_not_ask_the_group(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.host()
+    await world.send(*(("x", str(n).encode()) for n in range(5)))
+    await until(lambda: len(world.applied) == 5)
+    await world.hosts[0].kill()
+
+    async def never(bus: SimBus, group: str, partitions: object) -> dict[TopicPartition, int]:
+        await asyncio.Event().wait()
+        return {}
+
+    monkeypatch.setattr(SimBus, "committed", never)
     await world.host()
     await until(lambda: world.hosts[1].running_slots == 2)
     await world.send(("x", b"last"))

@@ -289,29 +289,31 @@ class OwnedSlot:
         return (None if newest is None else decode(SlotOffset, newest)), count
 
     async def _positions(self, newest: SlotOffset | None) -> dict[str, int]:
-        """Where to go on: the larger of what broker and journal hold.
+        """Where to go on: the journal says it; the broker is asked for what no commit has named.
 
-        The broker may answer with a stale offset after a takeover, forgets those of a group that
-        is idle for 7 days, and may remember nothing right of it (ADR 8); the journal's stands in
-        the same commit as everything else.
+        Offsets and journal are written by the same commits, but only the journal is read from the
+        log. What a broker tells of a group is its memory: stale after a takeover, gone when the
+        group was idle for 7 days, and for ever "unstable" where it was loaded wrongly (ADR 8).
         """
         bus = self._environment.bus
         partitions = [TopicPartition(t, self.slot.partition) for t in self._context.topics]
-        committed = await bus.committed(self.slot.group, partitions)
+        known = {o.topic: o.offset for o in newest.offsets} if newest else {}
+        if unknown := [partition for partition in partitions if partition.topic not in known]:
+            told = await bus.committed(self.slot.group, unknown)
+            known |= {partition.topic: offset for partition, offset in told.items()}
         begins = await bus.begin_offsets(partitions)
-        journaled = {o.topic: o.offset for o in newest.offsets} if newest else {}
         positions = {}
         for partition in partitions:
-            known = max(committed.get(partition, -1), journaled.get(partition.topic, -1))
             begin = begins[partition]
-            if 0 <= known < begin:
+            at = known.get(partition.topic, begin)
+            if at < begin:
                 raise OffsetOutOfRange(
-                    f"slot {self.slot.group}/{self.slot.partition} stands at offset {known} of "
-                    f"{partition.topic}, whose log begins at {begin}: {begin - known} records "
+                    f"slot {self.slot.group}/{self.slot.partition} stands at offset {at} of "
+                    f"{partition.topic}, whose log begins at {begin}: {begin - at} records "
                     "were deleted before they were consumed. Check the topic's retention "
                     "(`holdfast topics check`); nothing was skipped."
                 )
-            positions[partition.topic] = known if known >= 0 else begin
+            positions[partition.topic] = at
         return positions
 
     async def _work(self) -> None:
