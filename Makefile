@@ -21,6 +21,8 @@ SEED    ?=
 RESULTS ?=
 SEEDS   ?= 2000
 START   ?= 0
+# Services are started hundreds of times: without their byte code each start compiles all modules anew, half a second of it.
+unexport PYTHONDONTWRITEBYTECODE
 SOAK_MINUTES = $(if $(filter command environment,$(firstword $(origin MINUTES))),$(MINUTES),90)
 
 .DEFAULT_GOAL := help
