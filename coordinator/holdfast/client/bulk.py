@@ -11,10 +11,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from dataclasses import dataclass
 from enum import StrEnum
 
-from holdfast.client.errors import WaitTimeout
+from holdfast.client.errors import ClientError, WaitTimeout
 from holdfast.schemas import HoldfastError
+from holdfast.schemas.command_arguments import CancelArguments
 
-__all__ = ["PARALLEL", "BulkAction", "BulkOutcome", "BulkResult", "BulkTarget", "send_all"]
+__all__ = [
+    "PARALLEL",
+    "BulkAction",
+    "BulkOutcome",
+    "BulkResult",
+    "BulkTarget",
+    "bulk_arguments",
+    "send_all",
+]
 
 PARALLEL = 16
 """Commands under way at once: each waits for its answer."""
@@ -62,6 +71,22 @@ class BulkResult:
     target: BulkTarget
     outcome: BulkOutcome
     message: str
+
+
+def bulk_arguments(action: BulkAction, compensate: bool | None) -> str:
+    """Return the arguments that each command carries, as JSON.
+
+    `compensate`: of a cancel, whether what has succeeded is undone first (None: as each plan says).
+    Raises `ClientError` where it has no meaning.
+    """
+    if action is BulkAction.CANCEL:
+        return CancelArguments(compensate=compensate).to_json()
+    if compensate is not None:
+        raise ClientError(
+            f"compensate={compensate} says what a cancel undoes first, and {action} cancels"
+            " nothing: leave it out"
+        )
+    return "{}"
 
 
 async def send_all(

@@ -14,7 +14,14 @@ from holdfast.bus.partition import partition_for
 from holdfast.bus.port import Environment
 from holdfast.bus.topics import Topics
 from holdfast.client.agents import Agents
-from holdfast.client.bulk import PARALLEL, BulkAction, BulkResult, BulkTarget, send_all
+from holdfast.client.bulk import (
+    PARALLEL,
+    BulkAction,
+    BulkResult,
+    BulkTarget,
+    bulk_arguments,
+    send_all,
+)
 from holdfast.client.delay import Start
 from holdfast.client.directory import MANIFEST_WAIT_S, Directory
 from holdfast.client.errors import ClientClosed, ClientError, RunConflict
@@ -305,6 +312,7 @@ class Client:
         *,
         reason: str = "",
         bulk_id: str | None = None,
+        compensate: bool | None = None,
         parallel: int = PARALLEL,
     ) -> AsyncIterator[BulkResult]:
         """Send one command to each target, `parallel` at once; yield what became of each.
@@ -312,7 +320,11 @@ class Client:
         The commands are audited one by one, under a common `bulk_id`. Which targets: see
         `holdfast.coordinator.projection.select_targets`, or any list of your own. A retry (or
         replay) of a run that has ended forks it, once. Safe to repeat after an interruption.
+
+        `compensate`, of a cancel alone: whether what has succeeded is undone first (None: as each
+        run's plan says); with another action it is a `ClientError`, and nothing is sent.
         """
+        arguments = bulk_arguments(action, compensate)
         connected = await self._connect()
         common = bulk_id or connected.connection.environment.new_id()
 
@@ -324,7 +336,9 @@ class Client:
                 return f"run {target.run_id!r} goes on as {fork.id!r}"
             run = await self.run(target.run_id, target.order_key)
             word = CommandAction(action.value)
-            receipt = await run.command(word, target.task_id, reason=reason, bulk_id=common)
+            receipt = await run.command(
+                word, target.task_id, reason=reason, bulk_id=common, arguments=arguments
+            )
             return receipt.message
 
         async for result in send_all(targets, send, parallel):

@@ -293,10 +293,16 @@ class Run(Generic[Out]):
         return await self._command(CommandAction.RETRY, task_id, reason)
 
     async def command(
-        self, action: CommandAction, task_id: str | None, *, reason: str, bulk_id: str
+        self,
+        action: CommandAction,
+        task_id: str | None,
+        *,
+        reason: str,
+        bulk_id: str,
+        arguments: str,
     ) -> CommandReceipt:
         """Send one command of many; `bulk_id` is of all of them. See `Client.bulk`."""
-        return await self._command(action, task_id, reason, bulk_id=bulk_id)
+        return await self._command(action, task_id, reason, bulk_id=bulk_id, arguments=arguments)
 
     async def signal(
         self, signal: str, payload: Any = None, *, signal_id: str | None = None

@@ -311,11 +311,14 @@ class SyncClient:
         *,
         reason: str = "",
         bulk_id: str | None = None,
+        compensate: bool | None = None,
     ) -> list[BulkResult]:
         """See `Client.bulk`; all of it at once."""
 
         async def gather() -> list[BulkResult]:
-            found = self._client.bulk(action, targets, reason=reason, bulk_id=bulk_id)
+            found = self._client.bulk(
+                action, targets, reason=reason, bulk_id=bulk_id, compensate=compensate
+            )
             return [each async for each in found]
 
         return self._thread.call(gather())

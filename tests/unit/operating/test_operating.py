@@ -16,6 +16,7 @@ from holdfast.testing import Simulation, crashes_in
 reader, writer = Agent("reader", concurrency=2), Agent("writer")
 FAILS: set[str] = set()
 READ: list[str] = []
+FORGOTTEN: list[str] = []
 
 
 class Page(BaseModel):
@@ -34,6 +35,11 @@ async def read(ctx: Context, page: Page) -> Page:
     return Page(name=page.name, text=f"text of {page.name}")
 
 
+@reader.task
+async def forget(ctx: Context, page: Page) -> None:
+    FORGOTTEN.append(page.name)
+
+
 @writer.task
 async def write(ctx: Context, page: Page) -> Page:
     return Page(name=page.name, text=f"wrote {page.text}")
@@ -43,6 +49,7 @@ async def write(ctx: Context, page: Page) -> Page:
 def fresh() -> None:
     FAILS.clear()
     READ.clear()
+    FORGOTTEN.clear()
 
 
 def chain(**settings: Any) -> Plan:
@@ -259,6 +266,37 @@ def test_a_bulk_of_commands_is_audited_one_by_one() -> None:
             command = next(e.command for e in run.events if e.command is not None)
             assert (command.bulk_id, command.reason) == ("b1", "over")
             assert run.state == "cancelled"
+        assert simulation.violations() == []
+
+
+@pytest.mark.parametrize(
+    ("compensate_on", "compensate", "undone"),
+    [
+        ("both", None, 2),
+        ("both", False, 0),
+        ("failure", None, 0),
+        ("failure", True, 2),
+    ],
+)
+def test_a_bulk_of_cancels_undoes_as_it_says(
+    compensate_on: str, compensate: bool | None, undone: int
+) -> None:
+    plan = Plan("noted", compensate_on=compensate_on)
+    first = plan.task("first", read, name="one", compensate=forget)
+    plan.task("second", read, name="stuck", after=[first])
+    with Simulation([reader, writer]) as simulation:
+        runs = [simulation.submit(plan, run_id=f"r{n}") for n in range(2)]
+        simulation.until(lambda: READ.count("stuck") == 2)
+
+        async def send(client: Any) -> list[Any]:
+            targets = [BulkTarget(run.id) for run in runs]
+            found = client.bulk(BulkAction.CANCEL, targets, compensate=compensate)
+            return [each async for each in found]
+
+        assert [str(r.outcome) for r in call(simulation, send)] == ["accepted"] * 2
+        simulation.skip(hours=1)
+        assert {run.state for run in runs} == {"cancelled"}
+        assert len(FORGOTTEN) == undone
         assert simulation.violations() == []
 
 
