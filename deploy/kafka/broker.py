@@ -77,6 +77,8 @@ FAULT_TEST = {
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
     "log.initial.task.delay.ms": "500",
     "broker.session.timeout.ms": "3000",
+    # With the stock 2 s one late heartbeat on a busy machine fences the only broker there is.
+    "broker.heartbeat.interval.ms": "500",
     "log.cleaner.backoff.ms": "100",
 }
 SMALL_JVM = ("-Xms128m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")

@@ -60,13 +60,19 @@ class KafkaKit(BusKit):
         return cls(request.getfixturevalue("kafka_broker"))
 
     async def open(self) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not (brokers := await self._brokers()):
+                await asyncio.sleep(SEGMENT_MS / 1000)  # it is fenced for a moment, or just back
+        for real in brokers:
+            self._proxies[real] = FaultProxy(real)
+            await self._proxies[real].restore()
+
+    async def _brokers(self) -> list[tuple[str, int]]:
         client = AIOKafkaClient(bootstrap_servers=self._broker.bootstrap)
         await client.bootstrap()
         brokers = [(broker.host, broker.port) for broker in client.cluster.brokers()]
         await client.close()
-        for real in brokers:
-            self._proxies[real] = FaultProxy(real)
-            await self._proxies[real].restore()
+        return brokers
 
     async def dispose(self) -> None:
         for real, proxy in self._proxies.items():

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TypeVar
 
 import pytest
 
@@ -16,6 +20,7 @@ from holdfast.bus.embedded.upkeep import compact_step, purge_step
 from holdfast.bus.port import Cleanup, Record, TopicPartition
 from tests.unit.embedded.places import count, make, on_file, publish, started, thread_of, trace
 
+T = TypeVar("T")
 WHERE = TopicPartition("topic", 0)
 
 
@@ -153,6 +158,31 @@ async def test_a_journal_does_not_grow_for_ever(tmp_path: Path) -> None:
             await bus.tidy()
             sizes.append(sum([await count(bus, t) for t in ("log", "newest", "tombstones")]))
     assert sizes[-1] <= max(sizes[:2]), sizes
+
+
+async def test_upkeep_rests_by_what_it_worked_and_not_by_how_long_it_waited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy file it waits long for its turns: resting for that too, it would fall behind."""
+    queued_s, rests_s = 0.05, list[float]()
+
+    async def rest(delay_s: float) -> None:
+        rests_s.append(delay_s)
+
+    async with started(tmp_path) as bus:
+        await make(bus, "topic", Cleanup.COMPACT)
+        await publish(bus, "topic", [b"v"] * 600, b"key")
+
+        async def queued(run: Callable[[Transaction], T]) -> T:
+            await asyncio.sleep(queued_s)
+            return await on_file(bus, run)
+
+        keeper = upkeep.Upkeep(queued, bus._open.db, 60.0, lambda: 0)
+        monkeypatch.setattr(upkeep, "asyncio", SimpleNamespace(sleep=rest))
+        await keeper.tidy(bus._catalog.topic("topic"))
+        assert await count(bus, "log") == 1
+    assert len(rests_s) >= 3
+    assert max(rests_s) < 4 * queued_s, rests_s
 
 
 async def test_upkeep_is_done_by_one_of_many(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
@@ -217,8 +218,16 @@ class Upkeep:
         return oldest is not None and oldest[0] < self._now_ms() - self._grace_ms
 
     async def _paced(self, step: Callable[[Transaction], bool]) -> bool:
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
-        more = await self._transact(step)
-        await asyncio.sleep(_REST_PER_WORK * (loop.time() - begun))
+        worked_s = 0.0
+
+        def timed(transaction: Transaction) -> bool:
+            nonlocal worked_s
+            begun = time.perf_counter()
+            more = step(transaction)
+            worked_s = time.perf_counter() - begun
+            return more
+
+        more = await self._transact(timed)
+        # Not of the wait for its turn: the busier the file, the more there is to be kept small.
+        await asyncio.sleep(_REST_PER_WORK * worked_s)
         return more
