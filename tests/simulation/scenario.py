@@ -46,8 +46,8 @@ TIMING = SimTiming(
     heartbeat_s=0.4,
     rebalance_s=1.2,
 )
-RUNS_MIN, RUNS_MAX = 5, 8
-FAULTS_MIN, FAULTS_MAX = 3, 6
+RUNS_MIN, RUNS_MAX = 5, 7
+FAULTS_MIN, FAULTS_MAX = 3, 5
 RESTART_S = 0.2
 """How soon the supervisor starts a dead service again."""
 END_S = 400.0
