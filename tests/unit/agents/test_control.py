@@ -213,6 +213,23 @@ async def test_loose_order_lets_others_pass_while_one_retries(slot: FakeSlot) ->
 
 
 @check
+async def test_the_next_of_a_loose_key_waits_until_the_cancel_of_the_first_is_committed(
+    world: World, slot: FakeSlot
+) -> None:
+    """Else who owns the slot next may read the record before the cancel, and begin it behind it."""
+    slot.boot(clean=True)
+    slot.tell(CANCEL)
+    slot.send("plain", order_key="k", loose_order=True)
+    slot.send("plain", "b", order_key="k", loose_order=True)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert world.seen == []
+    await slot.work()
+    assert [r.task_id for r in slot.results] == ["t", "b"]
+    assert len(world.seen) == 1
+
+
+@check
 async def test_a_full_slot_still_reads_the_attempt_that_its_tasks_wait_for(slot: FakeSlot) -> None:
     slot.boot(clean=True)
     slot.send("fails", "a", order_key="k")

@@ -19,6 +19,7 @@ from holdfast.bus.slot import (
     SlotSettings,
 )
 from holdfast.bus.slot import ownership as ownership_module
+from holdfast.bus.slot import slot as slot_module
 from holdfast.testing.sim import SimBus
 from holdfast.testing.sim.reading import SimSubscription
 from tests.doubles.sim_place import SimPlace
@@ -186,6 +187,8 @@ class World:
 def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Heartbeats are quick here; whoever waits for one looks for it as quickly."""
     monkeypatch.setattr(ownership_module, "HEARTBEAT_CHECK_S", 0.002)
+    monkeypatch.setattr(slot_module, "HAND_OVER_CHECK_S", 0.002)
+    monkeypatch.setattr(slot_module, "HAND_OVER_S", 0.1)
 
 
 @pytest.fixture

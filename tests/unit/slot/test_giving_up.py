@@ -66,6 +66,40 @@ async def running(world: World) -> SlotHost:
     return host
 
 
+async def test_a_slot_that_moves_is_opened_when_its_owner_has_let_go(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both hear of the move at once; a body takes a moment to end."""
+    monkeypatch.setattr(slot_module, "HAND_OVER_S", 5.0)
+    host = await running(world)
+    await world.send(("x", b"1"))
+    await until(lambda: world.applied == ["x"])
+    first, name = machine_of(world), "0" if NUMBER == 0 else "z"
+    first.busy = True
+    await world.host(name)
+    await until(lambda: first.abandoned)
+    first.busy = False
+    first.control.wake()
+    await until(lambda: world.hosts[1].running_slots == 1)
+    assert owned(host) == {1 - NUMBER}
+    (second,) = world.machines[name]
+    assert second.opened_with is not None
+    assert second.opened_with.clean, "it was fenced while it gave the slot up"
+
+
+async def test_an_owner_that_does_not_let_go_is_not_waited_for_without_end(world: World) -> None:
+    await running(world)
+    await world.send(("x", b"1"))
+    await until(lambda: world.applied == ["x"])
+    machine_of(world).busy = True
+    name = "0" if NUMBER == 0 else "z"
+    other = await world.host(name)
+    await until(lambda: other.running_slots == 1)
+    (second,) = world.machines[name]
+    assert second.opened_with is not None
+    assert not second.opened_with.clean
+
+
 async def stop_within(host: SlotHost, seconds: float) -> None:
     await asyncio.wait_for(host.stop(), seconds)
     still_a_member(host)

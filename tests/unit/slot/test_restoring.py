@@ -92,7 +92,7 @@ async def test_a_long_restore_lets_others_have_their_turn(
     host = await world.host()
     await send_one_by_one(world, 50)
     await host.kill()
-    turns, longest = 0, 0
+    turns, longest, looked = 0, 0, set[int]()
 
     async def turn() -> None:
         nonlocal turns
@@ -104,6 +104,9 @@ async def test_a_long_restore_lets_others_have_their_turn(
         bus: SimBus, topic: str, partition: int, start: int = 0, end: int | None = None
     ) -> AsyncIterator[list[Received]]:
         nonlocal longest
+        if partition not in looked:
+            looked.add(partition)  # at its end, for an owner who lets go
+            return
         for record in world.place.records(topic, partition):
             before = turns
             yield [record]

@@ -21,7 +21,7 @@ from holdfast.agents.ledger.inbox import Inbox
 from holdfast.agents.ledger.keys import step_key
 from holdfast.agents.ledger.markers import cancelled_failure
 from holdfast.agents.ledger.state import KeyedState
-from holdfast.schemas.records import Outcome, StepKind, TaskResult
+from holdfast.schemas.records import Failed, Outcome, StepKind, TaskResult
 
 __all__ = ["STEPS_BYTES_MAX", "STEPS_MAX", "Closing"]
 
@@ -103,10 +103,22 @@ class Closing:
         writes, rest = _split(tombstones(entry))
         self._outbox.add(Draft(partial(self._forget, entry, rest), _never, writes, entry))
 
-    def keep_failed(self, entry: Entry) -> None:
-        """Draft the end of an attempt that was answered before its record came."""
+    def keep_failed(self, entry: Entry, *, passes: bool) -> None:
+        """Draft the end of an attempt that was answered before its record came.
+
+        `passes`: once it is committed the next task of its order key may begin; not before, since
+        who owns the slot next may read the record before the cancel, and begin it after all.
+        """
         entry.journaled = True
-        self._outbox.put([(entry.name, entry.as_failed())])
+        key = None if passes else entry.order_key
+
+        def apply() -> None:
+            if passes:
+                self._book.pass_order(entry)
+                entry.order_key = None
+
+        failed = Failed(entry.attempt, key, entry.order_offset)
+        self._outbox.add(Draft(apply, _never, [(entry.name, failed)]))
 
     def begin_anew(self, entry: Entry) -> None:
         """Drop what a restarted task has journaled before, if its new attempt says so.

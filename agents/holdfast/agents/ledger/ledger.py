@@ -217,17 +217,17 @@ class Ledger:
         if entry is not None and entry.phase is not Phase.FAILED:
             return  # its own end is under way; the marker goes with `release` or by age
         released = self._markers.arrived(name, incoming.envelope.attempt)
+        passes = False
         if entry is None and not released:
             entry = Entry.first(incoming)
-            if not entry.strict:
-                entry.order_key = None
+            passes = not entry.strict
             entry.phase, entry.envelope, entry.size_bytes = Phase.FAILED, None, 0
             self._book.order.add(entry)
             self._book.hold(entry)
         if entry is None:
             return
         entry.attempt = incoming.envelope.attempt
-        self._closing.keep_failed(entry)
+        self._closing.keep_failed(entry, passes=passes)
         if released:
             self._closing.release(entry)
 

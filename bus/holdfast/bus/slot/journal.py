@@ -15,6 +15,8 @@ from holdfast.schemas.records import ConsumedOffset, SlotOffset
 __all__ = ["Journal", "ProcessIdentity"]
 
 OFFSET_KEY = b"offset"
+TAIL_RECORDS = 16
+"""The last commit's `offset` record stands among the last so many offsets: markers count too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,19 @@ class Journal:
         The floor is a lower bound of the end of what this slot has read or had acknowledged:
         reading from there is short however long the journal is, and finds everything newer.
         """
+        return await self._newest_from(self._floor)
+
+    async def last_offset(self) -> SlotOffset | None:
+        """Return the `offset` record of the last commit: it is the last record of each.
+
+        None where the journal is empty, or ends in what was aborted. Short however long it is.
+        """
+        end = await self.end()
+        return await self._newest_from(max(0, end - TAIL_RECORDS)) if end else None
+
+    async def _newest_from(self, begin: int) -> SlotOffset | None:
         newest: bytes | None = None
-        async for batch in self._bus.read(self.topic, self._slot.partition, self._floor):
+        async for batch in self._bus.read(self.topic, self._slot.partition, begin):
             for received in batch:
                 if received.key == OFFSET_KEY and received.value is not None:
                     newest = received.value

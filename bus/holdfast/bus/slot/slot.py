@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from holdfast.bus import metrics
-from holdfast.bus.errors import Fenced, OffsetOutOfRange
+from holdfast.bus.errors import BusError, Fenced, OffsetOutOfRange
 from holdfast.bus.partition import partition_for
 from holdfast.bus.port import (
     Environment,
@@ -34,6 +34,9 @@ __all__ = ["DuplicateInstance", "OwnedSlot", "SlotContext"]
 
 logger = logging.getLogger(__name__)
 
+HAND_OVER_S = 0.5
+"""How long the owner of before has for its last commit, before a slot is taken from it."""
+HAND_OVER_CHECK_S = 0.02
 LEAVE_S = 2.0
 """How long a slot that was taken away waits for what it cancelled, before its last commit."""
 LAST_COMMIT_S = 5.0
@@ -219,11 +222,31 @@ class OwnedSlot:
     async def _own(self) -> None:
         """Open the slot, work in it, and give it up; or lose it, and wait for another turn."""
         try:
+            await self._let_go_by_its_owner()
             await self._commits.patiently(self._open)
             await self._work()
             await self._give_up()
         except Fenced as error:
             await self._after_fencing(error)
+
+    async def _let_go_by_its_owner(self) -> None:
+        """Leave the owner of before a moment to write its last commit, if there is one.
+
+        In a rebalance both hear of it at once, and opening a writer takes as long as that commit:
+        without this the slot would be fenced under one that gives it up, and be found unclean. Its
+        tasks would be taken for what kills processes, though none has died. Bounded, since the
+        owner may be dead: then this is what a takeover waits.
+        """
+        try:
+            async with asyncio.timeout(HAND_OVER_S):
+                while await self._held_by_another():
+                    await asyncio.sleep(HAND_OVER_CHECK_S)
+        except (TimeoutError, BusError, OSError):
+            return  # whoever opens next says what is wrong
+
+    async def _held_by_another(self) -> bool:
+        last, own = await self._journal.last_offset(), self._context.identity.instance
+        return last is not None and not last.clean and last.instance != own
 
     async def _open(self) -> None:
         """Open the writer first: what is read after that is all there will ever be.
