@@ -1,4 +1,5 @@
-"""The agents of a simulated world: one task that does whatever its input says.
+"""The agents of a simulated world: one task that does whatever its input says, and in worlds with
+lists that still arrive those that hand out, work and fold their items.
 
 Each body that begins and ends tells the evidence, as do the effects at a ledger outside that
 honours idempotency keys.
@@ -14,10 +15,11 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel
 
-from holdfast.agents import Agent, Context, EffectNotApplied, Retry
+from holdfast.agents import Agent, CallFailed, Context, EffectNotApplied, Retry, SyncContext
 from holdfast.schemas import PlanChange
 from holdfast.testing.evidence import BodyEnd, BodyStart, EffectSeen, Evidence
 from holdfast.testing.sim import World
+from tests.simulation.arriving import Arrived, Doing, Item, Seek, doings
 from tests.simulation.living import PLANNER, Grown, Grows, do_growth, next_change
 from tests.simulation.waiting import Waited, Waits, do_waits
 
@@ -59,6 +61,13 @@ class Word(BaseModel):
     grows: Grows | None = None
 
 
+class Part(BaseModel):
+    """What a reducer is given."""
+
+    previous: Said | None
+    items: list[Said]
+
+
 class Broken(Exception):
     """What a handler raises when it was told to."""
 
@@ -78,13 +87,17 @@ class Outside:
     surprises: list[str] = field(default_factory=list)
     waited: Waited = field(init=False)
     grown: Grown = field(init=False)
+    arrived: Arrived = field(init=False)
 
     def __post_init__(self) -> None:
+        self.arrived = Arrived(self.surprises)
         self.grown = Grown(self.surprises)
         self.waited = Waited(lambda: self.world.clock.now, self.surprises)
 
     @contextmanager
-    def body(self, ctx: Context, step: str | None = None, key: str = "") -> Iterator[None]:
+    def body(
+        self, ctx: Context | SyncContext, step: str | None = None, key: str = ""
+    ) -> Iterator[None]:
         """Tell of a body's start and end."""
         process = self.world.current
         assert process is not None
@@ -122,10 +135,30 @@ class Outside:
             self.world.crash(process, "a handler killed it")
             raise SystemExit(9)
 
+    @contextmanager
+    def handing_out(self, ctx: Context | SyncContext, doing: Doing) -> Iterator[None]:
+        """Tell of items before they are handed out, and once they are taken."""
+        self.arrived.hands_out(ctx, doing.numbers)
+        try:
+            yield
+        except CallFailed as error:
+            self.surprises.append(f"I7 at {ctx.run_id}/{ctx.task_id}: {doing}: {error}")
+            raise
+        self.arrived.took(ctx, doing.numbers)
 
-def make_agents(outside: Outside, concurrency: int) -> dict[str, Agent]:
-    """Return the agents of one world."""
-    return {name: _make_agent(name, outside, concurrency) for name in AGENTS}
+
+def _cut(ctx: Context | SyncContext, seek: Seek) -> None:
+    if ctx.attempt <= seek.cuts:
+        raise Broken(f"attempt {ctx.attempt} was cut")
+
+
+def make_agents(outside: Outside, concurrency: int, *, arriving: bool) -> dict[str, Agent]:
+    """Return the agents of one world; `arriving`: some of its lists arrive."""
+    agents = {name: _make_agent(name, outside, concurrency) for name in AGENTS}
+    for agent in agents.values() if arriving else ():
+        _add_seekers(agent, outside)
+        _add_readers(agent, outside)
+    return agents
 
 
 def _make_agent(name: str, outside: Outside, concurrency: int) -> Agent:
@@ -191,3 +224,93 @@ def _make_agent(name: str, outside: Outside, concurrency: int) -> Agent:
                 return next_change(ctx.task_id, word.grows or Grows(), other)
 
     return agent
+
+
+def _add_seekers(agent: Agent, outside: Outside) -> None:
+    """Add what hands out items, as a coroutine and in a thread."""
+
+    @agent.task(name="seek", retry=RETRY)
+    async def seek(ctx: Context, what: Seek) -> Said:
+        async def listed(burst: int, numbers: list[int]) -> list[int]:
+            with outside.body(ctx, "list", str(burst)):
+                await asyncio.sleep(what.item_ms / 1_000)
+                return numbers
+
+        items: list[Item] = []
+        with outside.body(ctx):
+            for doing in doings(what):
+                key = str(doing.burst)
+                if doing.kind == "list":
+                    found = await ctx.step("list", listed, doing.burst, doing.numbers, key=key)
+                    items += what.items(ctx.task_id, found)
+                elif doing.kind == "cut":
+                    outside.execution(ctx, what.kills)
+                    _cut(ctx, what)
+                elif doing.kind == "rest":
+                    if what.naps:
+                        await ctx.sleep("rest", what.pause_ms / 1_000, key=key)
+                    else:
+                        await asyncio.sleep(what.pause_ms / 1_000)
+                else:
+                    with outside.handing_out(ctx, doing):
+                        if what.singly:
+                            await ctx.emit(items[doing.numbers[0]])
+                        else:
+                            await ctx.emit_many(items[number] for number in doing.numbers)
+            return Said(text=ctx.task_id, n=len(items))
+
+    @agent.task(name="seek-sync", retry=RETRY)
+    def seek_sync(ctx: SyncContext, what: Seek) -> Said:
+        def listed(burst: int, numbers: list[int]) -> list[int]:
+            with outside.body(ctx, "list", str(burst)):
+                return numbers
+
+        items: list[Item] = []
+        with outside.body(ctx):
+            for doing in doings(what):
+                key = str(doing.burst)
+                if doing.kind == "list":
+                    found = ctx.step("list", listed, doing.burst, doing.numbers, key=key)
+                    items += what.items(ctx.task_id, found)
+                elif doing.kind == "cut":
+                    _cut(ctx, what)
+                elif doing.kind == "rest":
+                    ctx.sleep("rest", what.pause_ms / 1_000, key=key)
+                else:
+                    with outside.handing_out(ctx, doing):
+                        if what.singly:
+                            ctx.emit(items[doing.numbers[0]])
+                        else:
+                            ctx.emit_many(items[number] for number in doing.numbers)
+            return Said(text=ctx.task_id, n=len(items))
+
+
+def _add_readers(agent: Agent, outside: Outside) -> None:
+    """Add what works one item, and what folds what came of them."""
+
+    @agent.task(name="look", retry=RETRY)
+    async def look(ctx: Context, item: Item) -> Said:
+        async def read(number: int) -> int:
+            with outside.body(ctx, "read", str(number)):
+                await asyncio.sleep(item.sleep_ms / 1_000)
+                return number
+
+        async def pay(amount: int, *, idempotency_key: str) -> int:
+            with outside.body(ctx, "pay", str(amount)):
+                return outside.post(ctx, "pay", amount, idempotency_key)
+
+        with outside.body(ctx):
+            outside.arrived.works(ctx, item)
+            number = await ctx.step("read", read, item.number, key=str(item.number))
+            await ctx.effect("pay", pay, number, idempotent=True, key=str(number))
+            if ctx.attempt <= item.fails:
+                raise Broken(f"attempt {ctx.attempt} was told to fail")
+            return Said(text=item.text, n=number)
+
+    @agent.task(name="fold", retry=RETRY)
+    async def fold(ctx: Context, part: Part) -> Said:
+        with outside.body(ctx):
+            await asyncio.sleep(0.01)
+            before = part.previous or Said()
+            text = before.text + "".join(f"{said.text}|" for said in part.items)
+            return Said(text=text, n=before.n + len(part.items))

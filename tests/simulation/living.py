@@ -28,6 +28,7 @@ __all__ = [
     "draw_row",
     "inner_plan",
     "next_change",
+    "patient_no_more",
     "settings_of",
 ]
 
@@ -183,11 +184,17 @@ def settings_of(life: Life, settings: Mapping[str, Any]) -> dict[str, Any]:
         found["fails"] = FOR_EVER
     if life.grows is not None:
         found["grows"] = life.grows.model_dump()
+    if life.rounds:
+        found["n"] = Plan.round
+    return patient_no_more(found)
+
+
+def patient_no_more(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the input of a task that hears no signal after a while, if it was to wait for one."""
+    found = dict(settings)
     waits = found.get("waits")
     if waits is not None and waits.get("hears") and not waits.get("hear_ms"):
         found["waits"] = {**waits, "hear_ms": HEARS_MS_MAX}
-    if life.rounds:
-        found["n"] = Plan.round
     return found
 
 

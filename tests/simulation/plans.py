@@ -1,19 +1,21 @@
 """Plans drawn from a seed: chains, fan-outs, maps, retries, deadlines, order keys, waits.
 
-What makes some of them live (joins, loops, growth, ...) is drawn in `living`.
+What makes some of them live (joins, loops, growth, ...) is drawn in `living`, and lists that still
+arrive in `arriving`.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
 from holdfast.schemas import Plan
 from holdfast.schemas.plan import OnFailure
 from tests.simulation.agents import AGENTS
+from tests.simulation.arriving import Arrival, add_arrival, draw_arrival
 from tests.simulation.living import (
     FOR_EVER,
     PLANNER,
@@ -21,6 +23,7 @@ from tests.simulation.living import (
     draw_life,
     draw_row,
     inner_plan,
+    patient_no_more,
     settings_of,
 )
 
@@ -32,6 +35,8 @@ WAITING_SHARE, WAITS_SHARE = 0.3, 0.4
 """Of the runs, those that wait for something; and of their tasks."""
 LIVING_SHARE = 0.15
 """Of the runs, those whose plans live."""
+ARRIVING_SHARE, ARRIVES_SHARE = 0.3, 0.4
+"""Of the runs that live, those in which lists arrive; and of their tasks, those behind them."""
 
 
 class Care(Enum):
@@ -62,7 +67,7 @@ class Job:
 
     `cancel_s`: cancelled after so long; `pause_s`: paused then, and resumed as long after that.
     `conflict`: another input is submitted under the same id. `poison`: a task that cannot succeed.
-    `words`: what its handlers wait to hear.
+    `words`: what its handlers wait to hear. `arrives`: some of its lists arrive while it runs.
     """
 
     run_id: str
@@ -76,13 +81,30 @@ class Job:
     poison: str | None
     care: Care
     words: tuple[Words, ...]
+    arrives: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What a job is drawn from: parts of a seed, so that what one of them decides leaves the rest
+    of the world as it was.
+
+    `waiting`: what handlers wait for; `living`: what makes plans live; `arriving`: which lists
+    arrive, and how; `drawn`: all else.
+    """
+
+    drawn: random.Random
+    waiting: random.Random
+    living: random.Random
+    arriving: random.Random
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
     """A task that is about to be drawn: it comes after some of `before`; `settings`: its input.
 
-    `calm`: nothing but poison may end it; `life`: what makes it live.
+    `calm`: nothing but poison may end it; `life`: what makes it live; `arrival`: how it becomes a
+    map over a list that arrives.
     """
 
     name: str
@@ -90,16 +112,15 @@ class Draft:
     settings: dict[str, Any]
     calm: bool
     life: Life | None
+    arrival: Arrival | None
 
 
-def draw_job(
-    drawn: random.Random, waiting: random.Random, living: random.Random, number: int
-) -> Job:
-    """Draw one run and its plan; from `waiting` all that its handlers wait for, from `living` what
-    makes its plan live.
+def draw_job(sources: Sources, number: int) -> Job:
+    """Draw one run and its plan.
 
     A run with a poison task has nothing else that could end it before the poison is found.
     """
+    drawn, waiting, living = sources.drawn, sources.waiting, sources.living
     poisoned = drawn.random() < 0.15
     care = drawn.choice(list(Care)) if poisoned else Care.NONE
     plan = Plan(
@@ -112,6 +133,7 @@ def draw_job(
     poison = drawn.choice(names) if poisoned else None
     patient = waiting.random() < WAITING_SHARE
     lives = living.random() < LIVING_SHARE and not poisoned
+    arrives = lives and sources.arriving.random() < ARRIVING_SHARE
     plan.continue_as_new, given = draw_row(living) if lives else (None, {})
     words: list[Words] = []
     for index, name in enumerate(names):
@@ -123,7 +145,10 @@ def draw_job(
             settings["waits"] = draw_waits(waiting)
         before = names[:index]
         life = draw_life(living, before, names[index + 1 :]) if lives else None
-        parts = _add(plan, drawn, Draft(name, before, settings, poisoned, life))
+        arrival = None
+        if arrives and sources.arriving.random() < ARRIVES_SHARE:
+            arrival = draw_arrival(sources.arriving, AGENTS, before)
+        parts = _add(plan, drawn, Draft(name, before, settings, poisoned, life, arrival))
         words += _draw_words(waiting, parts, settings.get("waits"))
     return Job(
         run_id=f"r{number}",
@@ -137,6 +162,7 @@ def draw_job(
         poison=poison,
         care=care,
         words=tuple(words),
+        arrives=arrives,
     )
 
 
@@ -171,7 +197,9 @@ def _add(plan: Plan, drawn: random.Random, draft: Draft) -> list[str]:
     if drawn.random() < 0.05 and not calm:
         common["queue_timeout_s"] = drawn.uniform(0.05, 1.0)
     if drawn.random() < 0.2 and not calm:
-        items = [{**draft.settings, "text": f"{name}{i}"} for i in range(drawn.randint(0, 5))]
+        # Signals are sent to the first of the runs in a row only.
+        given = draft.settings if life is None else patient_no_more(draft.settings)
+        items = [{**given, "text": f"{name}{i}"} for i in range(drawn.randint(0, 5))]
         failure: OnFailure = "collect" if drawn.random() < 0.5 else "fail"
         parallel = drawn.randint(1, 3)
         plan.map(name, task, over=items, max_parallel=parallel, on_failure=failure, **common)
@@ -186,13 +214,15 @@ def _add_living(
     plan: Plan, task: str, draft: Draft, life: Life, common: dict[str, Any]
 ) -> list[str]:
     """Add a task that lives."""
+    if draft.arrival is not None:
+        _add_arriving(plan, task, draft, draft.arrival, {**common, **life.common})
+        return []
     given = settings_of(life, draft.settings)
     common.update(life.common)
     work: Plan | str = PLANNER if life.planner else task
     if life.inner:
         work, given = inner_plan(life, task, given)
-        for setting in ("order_key", "order", "queue_timeout_s"):
-            common.pop(setting, None)
+        _leave_to_inner(common)
     if life.rounds:
         until = f"output.n > `{life.rounds + 2}`"
         common["repeat"] = {"until": until, "at_most": life.rounds}
@@ -201,6 +231,27 @@ def _add_living(
         return []
     rounds = [f"{draft.name}.{number}" for number in range(1, life.rounds + 1)]
     return rounds or [draft.name]
+
+
+def _leave_to_inner(common: dict[str, Any]) -> None:
+    """Take out what a task whose work is a plan cannot have."""
+    for setting in ("order_key", "order", "queue_timeout_s"):
+        common.pop(setting, None)
+
+
+def _add_arriving(
+    plan: Plan, task: str, draft: Draft, arrival: Arrival, common: dict[str, Any]
+) -> None:
+    """Add a task that hands out items, and a map over them in the place of the drawn task."""
+    agent = task.partition(".")[0]
+    if not arrival.inner:
+        add_arrival(plan, draft.name, agent, arrival, common)
+        return
+    inner = Plan("inner")
+    alone = {**arrival.settings, "after": []}
+    add_arrival(inner, draft.name, agent, replace(arrival, settings=alone), {})
+    _leave_to_inner(common)
+    plan.task(draft.name, inner, **common)
 
 
 def draw_waits(drawn: random.Random) -> dict[str, Any]:

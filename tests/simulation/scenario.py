@@ -19,7 +19,7 @@ from typing import Any
 from holdfast.agents.runtime import AgentRuntime, AgentSettings
 from holdfast.bus.port import Environment, Position, Received, Record, TopicPartition, TopicSpec
 from holdfast.bus.topics import COORDINATOR_GROUP, Topics
-from holdfast.coordinator import CoordinatorRuntime, ProcessSettings
+from holdfast.coordinator import CoordinatorRuntime, CoordinatorSettings, ProcessSettings
 from holdfast.schemas.codec import decode
 from holdfast.schemas.errors import Undecodable
 from holdfast.schemas.records import (
@@ -31,11 +31,14 @@ from holdfast.schemas.records import (
 from holdfast.testing.evidence import Excused, PoisonSent, Quiet, StateHash
 from holdfast.testing.history import CommitSeen, History
 from holdfast.testing.invariants import Verdict, check
-from holdfast.testing.sim import Process, SimTiming, StandStill, World
+from holdfast.testing.sim import Process, SimTiming, StandStill
 from tests.simulation.agents import AGENTS, PUBLISHED, Outside, make_agents
+from tests.simulation.arriving import NarrowLimits
 from tests.simulation.driver import NAMESPACE, Driver
 from tests.simulation.faults import ARMED_S, Fault, draw_faults
-from tests.simulation.plans import draw_job
+from tests.simulation.lists import items_wrong
+from tests.simulation.plans import Sources, draw_job
+from tests.simulation.threaded import ThreadedWorld
 
 PARTITIONS = 2
 TIMING = SimTiming(
@@ -93,9 +96,9 @@ class Scenario:
     ) -> None:
         drawn = random.Random(f"scenario {seed}")
         self.seed = seed
-        self.world = World(seed, TIMING)
+        self.world = ThreadedWorld(seed, TIMING)
         self.outside = Outside(self.world)
-        self.agents = make_agents(self.outside, drawn.randint(1, 4))
+        concurrency = drawn.randint(1, 4)
         self.services = ("c1", "c2", *AGENTS, "client")
         topics = Topics(NAMESPACE)
         self.groups = tuple(topics.group(name) for name in (COORDINATOR_GROUP, *AGENTS))
@@ -105,9 +108,15 @@ class Scenario:
             *(topics.control(name) for name in AGENTS),
         )
         # Draws of their own: runs that neither wait nor live stay what they were.
-        waiting, living = random.Random(f"waits {seed}"), random.Random(f"lives {seed}")
+        others = (random.Random(f"{what} {seed}") for what in ("waits", "lives", "arrives"))
+        sources = Sources(drawn, *others)
         count = drawn.randint(RUNS_MIN, RUNS_MAX)
-        self.jobs = [draw_job(drawn, waiting, living, n) for n in range(count)][:runs]
+        jobs = [draw_job(sources, n) for n in range(count)]
+        # Of all that were drawn: a world in which fewer of them run is the same world.
+        arriving = any(job.arrives for job in jobs)
+        self.jobs = jobs[:runs]
+        self.agents = make_agents(self.outside, concurrency, arriving=arriving)
+        self._limits = NarrowLimits(ahead_items=1 + seed % 3) if arriving else CoordinatorSettings()
         faults = draw_faults(drawn, drawn.randint(FAULTS_MIN, FAULTS_MAX))
         self.faults = [f for n, f in enumerate(faults) if keep is None or n in keep]
         jumps = [fault for fault in self.faults if fault.name.startswith("clock jump")]
@@ -196,7 +205,7 @@ class Scenario:
         async def main(environment: Environment) -> None:
             runtime: Runtime
             if base == "c":
-                settings = ProcessSettings(instance, PARTITIONS, NAMESPACE)
+                settings = ProcessSettings(instance, PARTITIONS, NAMESPACE, limits=self._limits)
                 runtime = CoordinatorRuntime(environment, settings)
             else:
                 runtime = AgentRuntime(
@@ -366,7 +375,8 @@ class Scenario:
         for results in history.results.values():
             results[:] = [r for r in results if r.received.position not in self._echoes]
         history.blobs = {name: data for name, (data, _) in broker.blobs.items()}
-        broken = self._published(history) + _parked(history)
+        history.limits = self._limits.limits()
+        broken = self._published(history) + _parked(history) + items_wrong(history, self.outside)
         return check(history, self.outside.evidence), broken
 
     def _takeovers(self) -> int:

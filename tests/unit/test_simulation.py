@@ -7,9 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from holdfast.coordinator.engine import Node
+from holdfast.coordinator.engine.run import arriving
+from holdfast.coordinator.engine.run.transition import Transition
+from holdfast.schemas.records import EmitAsk
 from tests.planted import plant
 from tests.simulation.scenario import Scenario, run_seed
 
@@ -18,6 +23,9 @@ SEEDS = range(10)
 SEEDS_ONCE_RED = (1654, 1938, 2105, 2337, 5271)
 """What they found is mended, and has tests of its own where the code was at fault."""
 SEEDS_TO_FIND = range(40)
+SEEDS_WITH_LISTS = range(30, 70)
+"""Lists arrive in a quarter of them, and in some of those faster than they are worked."""
+ITEMS = arriving._items
 
 
 @pytest.mark.parametrize("first", range(0, len(SEEDS), 5))
@@ -50,6 +58,28 @@ def test_a_planted_bug_is_found(bug: str, invariant: str) -> None:
         found = (run_seed(seed).violations for seed in SEEDS_TO_FIND)
         violations = next(filter(None, found), [])
     assert any(v.startswith(invariant) for v in violations), violations
+
+
+def _answered_at_once(_t: object, _node: object, _what: object) -> bool:
+    return False  # no map wants items: who hands them out is answered before they are taken
+
+
+def _another_in_its_place(t: Transition, node: Node, what: EmitAsk) -> list[Any]:
+    items = ITEMS(t, node, what)
+    return [items[-1], *items[1:]]
+
+
+@pytest.mark.parametrize(
+    ("name", "bug"), [("_wants", _answered_at_once), ("_items", _another_in_its_place)]
+)
+def test_items_that_are_lost_on_their_way_are_missed(
+    name: str, bug: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arriving, name, bug)
+    seeds = [n for n in SEEDS_WITH_LISTS if any(job.arrives for job in Scenario(n).jobs)]
+    found = (run_seed(seed).violations for seed in seeds)
+    violations = next(filter(None, found), [])
+    assert any(v.startswith("I7") for v in violations), violations
 
 
 def test_a_fault_that_is_left_out_leaves_the_others_as_they_were() -> None:

@@ -49,6 +49,14 @@ async def stumble(ctx: Context, folder: Folder) -> Found:
     return Found(pages=folder.pages)
 
 
+@scout.task
+async def dawdle(ctx: Context, folder: Folder) -> Found:
+    for number in range(folder.pages):
+        await ctx.emit(Page(number=number))
+        await ctx.sleep("rest", 2, key=str(number))
+    return Found(pages=folder.pages)
+
+
 @reader.task
 async def read(ctx: Context, page: Page) -> Read:
     return Read(number=page.number * 10)
@@ -77,6 +85,17 @@ def test_the_next_attempt_hands_out_nothing_twice() -> None:
     with Simulation(AGENTS) as simulation:
         run = simulation.submit(plan)
         assert [each["number"] for each in run.result()] == [0, 10, 20, 30, 40]
+        assert simulation.violations() == []
+
+
+def test_a_queue_timeout_that_comes_between_two_items_is_nothing() -> None:
+    # It leaves no event, and the items that are taken after it none that tells of it.
+    plan = Plan("dawdling")
+    found = plan.task("find", dawdle, pages=3, queue_timeout_s=3)
+    plan.map("read", read, over=found.emitted)
+    with Simulation(AGENTS) as simulation:
+        run = simulation.submit(plan)
+        assert [each["number"] for each in run.result()] == [0, 10, 20]
         assert simulation.violations() == []
 
 

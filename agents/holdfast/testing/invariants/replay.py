@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 from holdfast.bus.topics import COORDINATOR_GROUP
-from holdfast.coordinator.engine import CLOSED_KIND, closed_key
+from holdfast.coordinator.engine import CLOSED_KIND, Value, closed_key
 from holdfast.schemas.codec import decode
 from holdfast.schemas.records import (
     Accepted,
@@ -163,14 +164,38 @@ def _journaled(history: History, found: Findings) -> None:
             if rerun is None or rerun.problem is not None or rerun.unjudged:
                 continue
             found.looked("journaled values")
-            passed = rerun.passed.get(entry.key, [])
-            at = reached[entry.key]
-            while at < len(passed) and passed[at] != entry.body:
-                at += 1
-            if at == len(passed):
+            at = _reached(rerun.passed.get(entry.key, []), reached[entry.key], entry.body)
+            if at is None:
                 found.violated(f"{entry.key} holds what the engine does not decide", entry.place)
             else:
                 reached[entry.key] = at
+
+
+def _reached(passed: Sequence[Value], start: int, journaled: object) -> int | None:
+    """Return where a rerun passed through a journaled value, from `start` on; None: nowhere."""
+    for at in range(start, len(passed)):
+        if passed[at] == journaled or _timer_came_first(passed, at, journaled):
+            return at
+    return None
+
+
+def _timer_came_first(passed: Sequence[Value], at: int, journaled: object) -> bool:
+    """Tell whether a value is `passed[at]`, but for a timer that the rerun lets pass later.
+
+    It lets a timer without an event pass when an event needs it. Items of the task that are taken
+    in between need nothing: how many there were stands in no row.
+    """
+    mine = passed[at]
+    if not isinstance(mine, TaskEntry) or not isinstance(journaled, TaskEntry):
+        return False
+    if mine.emitted != journaled.emitted or mine.timer_ms is None:
+        return False
+    return any(
+        isinstance(later, TaskEntry)
+        and later.emitted > journaled.emitted
+        and replace(later, emitted=journaled.emitted) == journaled
+        for later in passed[at + 1 :]
+    )
 
 
 def _open_attempts(history: History, found: Findings) -> None:
