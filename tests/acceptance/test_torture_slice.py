@@ -11,12 +11,14 @@ ROOT = Path(__file__).parents[2]
 SEED = "11"
 
 
-INSIDE_A_COMMIT = "kill-agent:before-produce+before-offsets+before-commit-sent+after-commit-sent"
+BETWEEN_TWO_COMMITS = "kill-agent:before-commit-sent+after-commit-sent"
 
 
-def torture(folder: Path, faults: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def torture(
+    folder: Path, faults: str, *arguments: str, minutes: float = 0.2
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.torture", "--bus", "sqlite", "--seed", SEED]
-    command += ["--faults", faults, "--minutes", "0.2", "--results", str(folder / "results")]
+    command += ["--faults", faults, "--minutes", str(minutes), "--results", str(folder / "results")]
     command += ["--folder", str(folder / "scratch"), *arguments]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False
@@ -36,6 +38,8 @@ def test_kills_at_every_point_break_nothing(tmp_path: Path) -> None:
 
 
 def test_offsets_outside_the_commit_are_found(tmp_path: Path) -> None:
-    done = torture(tmp_path, INSIDE_A_COMMIT, "--planted", "offset-outside-the-commit")
+    # Some 200 kills: only one that meets the second of the two commits of an ended task shows it.
+    planted = ("--planted", "offset-outside-the-commit")
+    done = torture(tmp_path, BETWEEN_TWO_COMMITS, *planted, minutes=0.4)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "VIOLATION I" in done.stdout
