@@ -81,6 +81,23 @@ async def test_nothing_is_begun_while_the_group_negotiates_who_owns_what(world: 
     await asyncio.wait_for(asyncio.gather(word, proof), 5.0)
 
 
+async def test_a_slot_that_is_kept_is_proven_by_a_commit_before_anything_begins(
+    world: World,
+) -> None:
+    """Another one may have owned it in between, in a generation that this member has missed."""
+    control = await working(world)
+    ownership = world.hosts[0]._ownership
+    assert ownership is not None
+    before = len(world.place.commits)
+    await control.confirm()
+    assert len(world.place.commits) == before
+    ownership.revoked()
+    await world.bus().open_writer(control.slot)
+    ownership.assigned(world.member._assigned)
+    with pytest.raises(Fenced):
+        await asyncio.wait_for(control.confirm(), 5.0)
+
+
 async def test_who_loses_the_slot_in_the_negotiation_begins_nothing(world: World) -> None:
     control = await working(world)
     assert world.hosts[0]._ownership is not None

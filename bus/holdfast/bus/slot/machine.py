@@ -110,7 +110,8 @@ class SlotControl(Protocol):
         """Return once the group cannot have given the slot to anybody else.
 
         No assignment is under negotiation, and a heartbeat that was begun less than half a session
-        time-out ago was acknowledged. Raises `Fenced` when the slot is lost (the caller is about
+        time-out ago was acknowledged. A slot that was kept in a rebalance has written a commit
+        since. Raises `Fenced` when the slot is lost (the caller is about
         to be cancelled anyway).
         """
         ...

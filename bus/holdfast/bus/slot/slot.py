@@ -89,6 +89,7 @@ class OwnedSlot:
         self._proofs: list[asyncio.Future[None]] = []
         self._alarm: asyncio.TimerHandle | None = None
         self._bound = asyncio.timeout(None)
+        self._kept_at = float("-inf")
         self._living = False
         self._marked = False
         self._quiesced = False
@@ -121,20 +122,28 @@ class OwnedSlot:
 
     async def confirm(self) -> None:
         """See `SlotControl`."""
-        if self._state is not SlotState.RUNNING:
-            raise Fenced(f"slot {self.slot.group}/{self.slot.partition} is given up")
-        await self._membership.confirmed_since(self.slot, self._half_a_session_ago())
+        await self._certain(float("-inf"))
 
     async def prove(self) -> None:
         """See `SlotControl`."""
-        await self.confirm()
-        if self._commits.proven_at > self._half_a_session_ago():
-            return
-        proof: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._proofs.append(proof)
-        self.wake()
-        await proof
-        await self.confirm()  # the commit may have taken long
+        await self._certain(self._half_a_session_ago())
+
+    async def _certain(self, since: float) -> None:
+        """Return once the group speaks for this owner, and a commit begun since then too.
+
+        Or since the slot was kept in a rebalance: this member may have missed an assignment in
+        between that gave it to another one, which has worked, and left again.
+        """
+        while True:
+            if self._state is not SlotState.RUNNING:
+                raise Fenced(f"slot {self.slot.group}/{self.slot.partition} is given up")
+            await self._membership.confirmed_since(self.slot, self._half_a_session_ago())
+            if self._commits.proven_at >= max(since, self._kept_at):
+                return
+            proof: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._proofs.append(proof)
+            self.wake()
+            await proof  # which may take long: the group is asked again
 
     def _half_a_session_ago(self) -> float:
         return self._environment.monotonic() - self._membership.session_timeout_s / 2
@@ -165,10 +174,14 @@ class OwnedSlot:
         slot, and all of it be worked by now: it is given up to its end, and opened anew.
         """
         if self._state is SlotState.RUNNING and not self._leaving.is_set():
-            self._paused = frozenset(self._context.topics)
-            for topic, offset in self._next.items():
-                self._subscription.seek(TopicPartition(topic, self.slot.partition), offset)
-            self._throttle()
+            self._kept_at = self._environment.monotonic()
+            self._read_on()
+
+    def _read_on(self) -> None:
+        self._paused = frozenset(self._context.topics)
+        for topic, offset in self._next.items():
+            self._subscription.seek(TopicPartition(topic, self.slot.partition), offset)
+        self._throttle()
 
     def leave(self) -> None:
         """The group took the slot away, or the process stops: give it up.
@@ -294,7 +307,8 @@ class OwnedSlot:
         if self._leaving.is_set():
             machine.quiesce()  # it is here only for the last commit, which takes the mark back
         machine.opened(opened)
-        self.keep()
+        if not self._leaving.is_set():
+            self._read_on()
         self.wake()
 
     async def _restore(self, machine: SlotMachine) -> tuple[SlotOffset | None, int]:
