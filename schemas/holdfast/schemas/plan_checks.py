@@ -25,6 +25,7 @@ from holdfast.schemas.plan import (
     TaskNode,
     split_task_name,
 )
+from holdfast.schemas.plan_turns import Worker, check_turns
 
 __all__ = [
     "DEPTH_MAX",
@@ -86,6 +87,11 @@ def check_plan(plan: Plan | PlanDocument) -> Graph:
     _check_continuation(document)
     for node_id, node in document.tasks.items():
         _check_emitter(document, f"plan {document.name!r}, task {node_id!r}", node)
+    workers = {
+        node_id: _worker(document, node, dependencies[node_id])
+        for node_id, node in document.tasks.items()
+    }
+    check_turns(document.name, workers)
     return Graph(dependencies, depths)
 
 
@@ -330,14 +336,18 @@ def _check_emitter(document: PlanDocument, place: str, node: TaskNode) -> None:
             f"{place}: it begins while {name!r} is still at work, whose output cannot be read yet:"
             f" leave tasks.{name} and after out, or put the work into a task behind the map"
         )
-    if node.plan is not None or split_task_name(node.task)[0] != split_task_name(emitter.task)[0]:
-        return
-    if document.order_key is not None and node.order_key is None and emitter.order_key is None:
-        raise PlanError(
-            f"{place}: its items would wait for {name!r}, which waits for room to hand out more:"
-            " both are worked by one agent under the order key of the plan; give one of them an"
-            " order_key of its own"
-        )
+
+
+def _worker(document: PlanDocument, node: TaskNode, dependencies: tuple[str, ...]) -> Worker:
+    """Return where a task's turn is."""
+    key = document.order_key if node.order_key is None else node.order_key
+    return Worker(
+        agent="" if node.plan is not None else split_task_name(node.task)[0],
+        order_key=None if node.plan is not None else key,
+        waits_for=dependencies,
+        all_of_them=node.join == "all",
+        arrives_from=None if node.map is None else emitter_of(node.map.over),
+    )
 
 
 def _check_over(place: str, node: TaskNode, over: Any) -> None:

@@ -155,6 +155,25 @@ def test_a_map_over_items_of_what_has_none() -> None:
     assert "only a task that is worked once" in refusal(change(host, made))
 
 
+@pytest.mark.parametrize(
+    ("settings", "own"), [({"order_key": "k"}, None), ({}, "${input.word}"), ({}, None)]
+)
+def test_items_that_would_stand_behind_who_hands_them_out(
+    settings: dict[str, Any], own: str | None
+) -> None:
+    """By the key of the plan, or by their own ones; the agent is one."""
+    plan = Plan("growing", **settings)
+    plan.task("planner", "a.work", input={"word": "x"}, order_key=own)
+    host = begun(plan)
+    made = PlanChange()
+    made.map("over", "a.work", over=Expression("emitted.planner"), order_key=own)
+    found = change(host, made)
+    if settings or own:
+        assert "its items would wait for 'planner'" in refusal(found)
+    else:
+        assert version(found) == 2
+
+
 def test_nothing_is_changed_by_an_empty_change() -> None:
     host = begun()
     assert version(change(host, PlanChange())) == 1

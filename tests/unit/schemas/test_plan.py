@@ -249,7 +249,7 @@ def test_a_map_may_go_over_what_a_task_hands_out() -> None:
         ({"emitter": {"plan": {"name": "i", "tasks": {"x": {"task": "a.b"}}}}}, "'find' is a plan"),
         (
             {"plan_key": "${input.k}", "task": "scout.read"},
-            "both are worked by one agent under the order key of the plan",
+            "both are worked by agent 'scout' under one order key",
         ),
     ],
 )

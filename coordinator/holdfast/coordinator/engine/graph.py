@@ -77,6 +77,7 @@ class Node:
     queue_timeout_ms: int | None
     order_key: Template | None
     loose_order: bool
+    order_key_text: str | None
     wait: bool
     dependencies: tuple[str, ...]
     dependants: tuple[str, ...]
@@ -246,6 +247,7 @@ def call_node(entry: TaskEntry) -> Node:
         progress_timeout_ms=spec.progress_timeout_ms,
         order_key=None,
         loose_order=False,
+        order_key_text=None,
         # The caller hears of a failure, and decides; nobody does of one to undo a step.
         wait=row.task_id.startswith(UNDOING),
         dependencies=(),
@@ -285,6 +287,7 @@ def compile_node(
         collect=spec.map is not None and spec.map.on_failure == "collect",
         order_key=order_key,
         loose_order=spec.order == "loose",
+        order_key_text=spec.order_key,
         wait=wait if spec.on_dead_letter is None else spec.on_dead_letter == "wait",
         dropped=None if spec.dropped is None else Drop(spec.dropped),
         dependencies=tuple(dependencies),
@@ -317,6 +320,7 @@ def _undo_node(name: str, spec: TaskNode, works: Mapping[str, ResolvedTask]) -> 
         collect=False,
         order_key=None,  # that of what it undoes
         loose_order=False,
+        order_key_text=None,
         wait=True,  # what could not be undone is for people, whatever the plan says
         dependencies=(),
         dependants=(),

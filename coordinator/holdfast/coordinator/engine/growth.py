@@ -17,6 +17,7 @@ from holdfast.schemas.errors import PlanError, did_you_mean
 from holdfast.schemas.plan import NODES_MAX, TaskNode
 from holdfast.schemas.plan_change import PlanChangeDocument
 from holdfast.schemas.plan_checks import DEPTH_MAX, cycle_in, dependencies_of
+from holdfast.schemas.plan_turns import Worker, check_turns
 from holdfast.schemas.plan_versions import ResolvedChange, maker_of
 from holdfast.schemas.records import PlanRevision
 from holdfast.schemas.resolution import ResolvedTask
@@ -67,6 +68,8 @@ class _Growth:
             self._await(self._nodes[name])
         for name in new:
             self._check_emitter(self._nodes[name])
+        if new:
+            check_turns(plan, {name: self._worker(node) for name, node in self._nodes.items()})
         self._grade(new)
         for name in change.dropped:
             how = Drop.SKIP if name in change.skip else Drop.CANCEL
@@ -90,6 +93,19 @@ class _Growth:
                     " plan, or is worked in parts; only a task that is worked once, by an agent,"
                     " hands out items that a map can go over"
                 )
+
+    def _worker(self, node: Node) -> Worker:
+        """Return where a task's turn is; what is not to be worked any more has none."""
+        plan_key = self._base.order_key
+        key = plan_key if node.order_key_text is None else node.order_key_text
+        alone = node.inner is not None or node.dropped is not None
+        return Worker(
+            agent=node.agent,
+            order_key=None if alone else key,
+            waits_for=node.dependencies,
+            all_of_them=node.join == "all",
+            arrives_from=node.arrives_from,
+        )
 
     def _check_ids(self, change: PlanChangeDocument) -> None:
         nodes, plan = self._nodes, f"plan {self._base.name!r}"
