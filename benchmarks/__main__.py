@@ -99,6 +99,7 @@ def main() -> None:
         metavar="RUNS,…",
         help="instead: how soon a coordinator starts after so many finished runs, on SQLite",
     )
+    parser.add_argument("--results", type=Path, help="of --startup: folder for the JSON file")
     options = parser.parse_args()
     options.seconds = options.seconds or (2.0 if options.quick else 10.0)
     (ROOT / "build").mkdir(exist_ok=True)
@@ -108,7 +109,8 @@ def main() -> None:
         f"sync {sync_ms(ROOT / 'build'):.2f} ms"
     )
     if options.startup:
-        console.print(startup.run([int(runs) for runs in options.startup.split(",")]))
+        milestones = [int(runs) for runs in options.startup.split(",")]
+        console.print(startup.run(milestones, options.results))
         return
     table = Table("bus", "workload", "in flight", "runs/s", "p50 / p99 ms", "CPU ms/run", "MiB")
     with buses(options.bus) as found:

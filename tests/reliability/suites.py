@@ -192,12 +192,20 @@ def startup_table(results: Sequence[Benchmark]) -> str:
     if results:
         heads = list(results[0].figures[0])
         rows = [
-            [BUS_NAMES[one.bus], *(f"{row[head]:,.6g}" if head in row else "" for head in heads)]
+            [BUS_NAMES[one.bus], *(_figure(row[head]) if head in row else "" for head in heads)]
             for one in results
             for row in one.figures
         ]
         told.append(table(["bus", *(head.replace("_", " ") for head in heads)], rows))
+        told.append(
+            "`journal`: the coordinator's records when it was killed at full load: what the last"
+            " minute finished, and what compaction had not reached."
+        )
     return "\n\n".join(told)
+
+
+def _figure(value: float) -> str:
+    return count(int(value)) if value == int(value) else f"{value:,.6g}"
 
 
 def violations_list(results: Sequence[Result]) -> str:

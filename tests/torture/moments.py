@@ -1,8 +1,9 @@
 """What a process is about to do, told by what flows through its bus.
 
 An agent and a coordinator pass different points with the same calls: a commit that holds an
-`Accepted` record is an acceptance, one that holds `TASK_DISPATCHED` events is a dispatch. Nothing
-is decoded unless the point in question is armed.
+`Accepted` record is an acceptance, one that holds `TASK_DISPATCHED` events is a dispatch, one with
+a `TaskResult` (an agent's) or the event of a task's end (a coordinator's) a result. Nothing is
+decoded unless the point in question is armed.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from holdfast.schemas.records import (
     Event,
     EventType,
     Submission,
+    TaskResult,
 )
 from tests.torture.points import Control, Point
 
@@ -73,6 +75,7 @@ class AgentMoments:
     def __init__(self, control: Control, topics: Topics, agent: str) -> None:
         self._control = control
         self._journal = topics.journal(agent)
+        self._coordinator = topics.coordinator
 
     def polling(self) -> None:
         """See `Moments`."""
@@ -85,13 +88,11 @@ class AgentMoments:
 
     def committing(self, records: Sequence[Record], offsets: Offsets) -> None:
         """See `Moments`."""
-        if self._control.armed is Point.BEFORE_ACCEPT and self._accepts(records):
-            self._control.reached(Point.BEFORE_ACCEPT)
+        self._pass(records, Point.BEFORE_ACCEPT, Point.BEFORE_RESULT)
 
     def committed(self, records: Sequence[Record], offsets: Offsets) -> None:
         """See `Moments`."""
-        if self._control.armed is Point.AFTER_ACCEPT and self._accepts(records):
-            self._control.reached(Point.AFTER_ACCEPT)
+        self._pass(records, Point.AFTER_ACCEPT, Point.AFTER_RESULT)
 
     def reading(self, topic: str) -> None:
         """See `Moments`."""
@@ -102,6 +103,19 @@ class AgentMoments:
         """See `Moments`."""
         if topic == self._journal:
             self._control.reached(Point.AFTER_RESTORE)
+
+    def _pass(self, records: Sequence[Record], accept: Point, result: Point) -> None:
+        if self._control.armed is accept and self._accepts(records):
+            self._control.reached(accept)
+        elif self._control.armed is result and self._answers(records):
+            self._control.reached(result)
+
+    def _answers(self, records: Sequence[Record]) -> bool:
+        return any(
+            isinstance(decode(CoordinatorEnvelope, record.value).body, TaskResult)
+            for record in records
+            if record.topic == self._coordinator and record.value is not None
+        )
 
     def _accepts(self, records: Sequence[Record]) -> bool:
         for record in records:

@@ -93,6 +93,8 @@ AGENT_POINTS = (
     Point.AFTER_STEP,
     Point.BEFORE_EFFECT,
     Point.AFTER_EFFECT,
+    Point.BEFORE_RESULT,
+    Point.AFTER_RESULT,
     *COMMIT_POINTS,
     *RESTORE_POINTS,
 )

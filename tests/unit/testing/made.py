@@ -55,6 +55,7 @@ from holdfast.testing import (
     BodyStart,
     CommitSeen,
     Evidence,
+    Gap,
     History,
     Quiet,
     Verdict,
@@ -258,6 +259,12 @@ class Made:
         }
         records = {TopicPartition(topic, 0): log for topic, log in self.logs.items()}
         return History(NAMESPACE, records, offsets, commits=self.commits if commits else None)
+
+    def with_a_gap(self, topic: str) -> History:
+        """Return the same history, of which the first record of `topic` may have been missed."""
+        whole = self.history()
+        gap = Gap(TopicPartition(topic, 0), 0, 1, "purged")
+        return History(whole.namespace, whole.records, whole.offsets, gaps=[gap])
 
     def check(self, *only: str, commits: bool = False) -> Verdict:
         return check(self.history(commits=commits), self.evidence, only=only or None)

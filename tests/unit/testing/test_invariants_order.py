@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from holdfast.bus.port import TopicPartition
 from holdfast.schemas.codec import decode
 from holdfast.schemas.records import (
     CoordinatorEnvelope,
@@ -16,8 +15,6 @@ from holdfast.schemas.records import (
 from holdfast.testing import (
     BodyStart,
     Excused,
-    Gap,
-    History,
     check,
 )
 from tests.unit.testing.made import (
@@ -64,10 +61,7 @@ def test_i13_an_end_that_may_have_been_missed_is_not_judged() -> None:
         )
     )
     assert "o1/one began while o0/one has not ended" in found(made, "I13")
-    whole = made.history()
-    gap = Gap(TopicPartition(INPUTS, 0), 0, 1, "purged")
-    partial = History("ns", whole.records, whole.offsets, gaps=[gap])
-    verdict = check(partial, made.evidence, only=["I13"])
+    verdict = check(made.with_a_gap(INPUTS), made.evidence, only=["I13"])
     assert verdict.ok, verdict.report()
     assert "I13" in verdict.not_checkable
 

@@ -17,9 +17,11 @@ from holdfast.schemas.records import (
     CoordinatorEnvelope,
     Event,
     EventType,
+    Outcome,
     StepEntry,
     StepKind,
     TaskEnvelope,
+    TaskResult,
 )
 from tests.torture.faults.records import submission
 from tests.torture.moments import AgentMoments, CoordinatorMoments
@@ -65,6 +67,19 @@ def test_a_commit_with_an_accepted_task_is_an_acceptance(tmp_path, body, accepte
         moments.committing([journaled(body)], {})
         moments.committed([journaled(body)], {})
     assert control.passed == ([Point.BEFORE_ACCEPT, Point.AFTER_ACCEPT] if accepted else [])
+
+
+def test_a_commit_with_a_result_for_the_coordinator_is_the_end_of_a_task(tmp_path):
+    control = Passed(tmp_path)
+    moments = AgentMoments(control, TOPICS, "alpha")
+    ended = TaskResult("a", 1, Outcome.SUCCEEDED, b"1", None, [], 0, 0, 0, "b", "1")
+    for body in (submission("r", 1), ended):
+        handed = Record(TOPICS.coordinator, b"r", encode(CoordinatorEnvelope("r", 1, body)), (), 0)
+        for point in (Point.BEFORE_RESULT, Point.AFTER_RESULT):
+            control.arm(point)
+            moments.committing([handed], {})
+            moments.committed([handed], {})
+    assert control.passed == [Point.BEFORE_RESULT, Point.AFTER_RESULT], "of the result's alone"
 
 
 def test_only_polls_that_bring_something_count_as_passed(tmp_path):

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 from holdfast.bus.embedded.catalog import Topic
 from holdfast.bus.embedded.commit_thread import Transaction
-from holdfast.bus.embedded.store import Counter, counter, log_id, split_log_id
+from holdfast.bus.embedded.store import Counter, counter, log_id, placeholders, split_log_id
 from holdfast.bus.port import Cleanup
 
 __all__ = ["Transact", "Upkeep", "compact_step", "due", "purge", "purge_step", "retention_offset"]
@@ -21,11 +21,23 @@ __all__ = ["Transact", "Upkeep", "compact_step", "due", "purge", "purge_step", "
 T = TypeVar("T")
 
 PURGE_ROWS_MAX = 1_000
-COMPACT_ROWS_MAX = 250
+COMPACT_ROWS_MAX = 1_000
 COMPACT_DIRTY_MIN = 500
 """Fewer new records are left for later: most keys of a journal come and go soon."""
 _REST_PER_WORK = 4
-"""Upkeep rests four times as long as it works, so that it takes at most a fifth of the writes."""
+"""Upkeep rests four times as long as it works, so that it takes at most a fifth of the writes,"""
+_REST_WHEN_BEHIND = 1
+"""and half of them while a full step leaves more to do: else a busy journal outgrows it."""
+
+_OLDER = (
+    "(SELECT n.id FROM log l CROSS JOIN newest n ON n.stream = ? AND n.key = l.key "
+    "WHERE l.id BETWEEN ? AND ? AND n.id < ?)"
+)
+_DELETE_OLDER = (
+    f"DELETE FROM tombstones WHERE id IN {_OLDER}",  # noqa: S608 - a constant
+    f"DELETE FROM log WHERE id IN {_OLDER}",  # noqa: S608
+)
+"""What a window's keys have in the clean part before it."""
 
 
 class Transact(Protocol):
@@ -85,6 +97,9 @@ def compact_step(
 ) -> bool:
     """Compact at most `COMPACT_ROWS_MAX` records on; True if there may be more to do.
 
+    Few statements, whatever the number of records: each gives the interpreter's lock away and waits
+    for it again, in a busy process 5 ms, and all that time no other process writes.
+
     `newest` holds, for each key of the part already clean, where its record stands; `tombstones`,
     when that part took them in. From then on nobody reads what they removed, so the grace counts
     from there (as Kafka's delete horizon does, KIP-534): one that was written long ago would
@@ -93,19 +108,19 @@ def compact_step(
     clean_counter = counter(Counter.CLEAN, stream)
     clean = transaction.counted(clean_counter)
     head = transaction.counted(counter(Counter.HEAD, stream))
-    if head - clean < max(dirty_min, 1):
-        return _drop_tombstones(transaction.db, stream, now_ms - grace_ms)
-    rows = transaction.db.execute(
-        "SELECT id FROM log WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
-        (log_id(stream, clean), log_id(stream, head), COMPACT_ROWS_MAX),
-    ).fetchall()
-    if not rows:
+    if head - clean >= max(dirty_min, 1):
+        rows = transaction.db.execute(
+            "SELECT id FROM log WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
+            (log_id(stream, clean), log_id(stream, head), COMPACT_ROWS_MAX),
+        ).fetchall()
+        if rows:
+            _compact_window(transaction.db, stream, rows[0][0], rows[-1][0], now_ms)
+        if len(rows) == COMPACT_ROWS_MAX:
+            transaction.count(clean_counter, split_log_id(rows[-1][0])[1] + 1)
+            return True
+        # The end, though it moves on: whoever waits for a partition to be clean waits for ever.
         transaction.count(clean_counter, head)
-        return False
-    first, last = rows[0][0], rows[-1][0]
-    _compact_window(transaction.db, stream, first, last, now_ms)
-    transaction.count(clean_counter, split_log_id(last)[1] + 1)
-    return True
+    return _drop_tombstones(transaction.db, stream, now_ms - grace_ms)
 
 
 def _compact_window(
@@ -117,14 +132,8 @@ def _compact_window(
         "(SELECT max(id) FROM log WHERE id BETWEEN ? AND ? GROUP BY key)",
         window + window,
     )
-    older = db.execute(
-        "SELECT n.id FROM log l CROSS JOIN newest n ON n.stream = ? AND n.key = l.key "
-        "WHERE l.id BETWEEN ? AND ? AND n.id < ?",
-        (stream, first, last, first),
-    ).fetchall()
-    for (row_id,) in older:
-        db.execute("DELETE FROM log WHERE id = ?", (row_id,))
-        db.execute("DELETE FROM tombstones WHERE id = ?", (row_id,))
+    for delete in _DELETE_OLDER:
+        db.execute(delete, (stream, first, last, first))
     db.execute(
         "REPLACE INTO newest SELECT ?, key, id FROM log WHERE id BETWEEN ? AND ?",
         (stream, *window),
@@ -136,19 +145,26 @@ def _compact_window(
 
 
 def _drop_tombstones(db: sqlite3.Connection, stream: int, before_ms: int) -> bool:
-    rows = db.execute(
-        "SELECT t.id, t.at_ms, l.key FROM tombstones t JOIN log l ON l.id = t.id "
-        "WHERE t.id >= ? AND t.id < ? ORDER BY t.id LIMIT ?",
-        (log_id(stream, 0), log_id(stream + 1, 0), COMPACT_ROWS_MAX),
-    ).fetchall()
-    old = [(row_id, key) for row_id, at_ms, key in rows if at_ms < before_ms]
-    for row_id, key in old:
-        db.execute("DELETE FROM log WHERE id = ?", (row_id,))
-        db.execute("DELETE FROM tombstones WHERE id = ?", (row_id,))
-        db.execute(
-            "DELETE FROM newest WHERE stream = ? AND key = ? AND id = ?", (stream, key, row_id)
-        )
-    return len(old) == COMPACT_ROWS_MAX
+    first, end = log_id(stream, 0), log_id(stream + 1, 0)
+    ids = [
+        row_id
+        for row_id, at_ms in db.execute(
+            "SELECT id, at_ms FROM tombstones WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
+            (first, end, COMPACT_ROWS_MAX),
+        ).fetchall()
+        if at_ms < before_ms
+    ]
+    if not ids:
+        return False
+    some = f"({placeholders(len(ids))})"
+    db.execute(
+        f"DELETE FROM newest WHERE stream = ? AND id IN {some} "  # noqa: S608 - question marks
+        f"AND key IN (SELECT key FROM log WHERE id IN {some})",
+        (stream, *ids, *ids),
+    )
+    db.execute(f"DELETE FROM log WHERE id IN {some}", ids)  # noqa: S608
+    db.execute(f"DELETE FROM tombstones WHERE id IN {some}", ids)  # noqa: S608
+    return len(ids) == COMPACT_ROWS_MAX
 
 
 def due(transaction: Transaction, now_ms: int, every_ms: int) -> bool:
@@ -229,5 +245,5 @@ class Upkeep:
 
         more = await self._transact(timed)
         # Not of the wait for its turn: the busier the file, the more there is to be kept small.
-        await asyncio.sleep(_REST_PER_WORK * worked_s)
+        await asyncio.sleep((_REST_WHEN_BEHIND if more else _REST_PER_WORK) * worked_s)
         return more
