@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from holdfast.bus import metrics
-from holdfast.bus.errors import BusError, Fenced, OffsetOutOfRange
+from holdfast.bus.errors import BusError, Fenced
 from holdfast.bus.partition import partition_for
 from holdfast.bus.port import (
     Environment,
@@ -25,6 +25,7 @@ from holdfast.bus.port import (
 from holdfast.bus.slot.commit import GroupCommit, Membership
 from holdfast.bus.slot.journal import OFFSET_KEY, Journal, ProcessIdentity
 from holdfast.bus.slot.machine import Commit, MachineFactory, Opened, SlotMachine
+from holdfast.bus.slot.positions import start_positions
 from holdfast.bus.slot.states import TRANSITIONS, SlotState
 from holdfast.schemas.codec import decode
 from holdfast.schemas.errors import HoldfastError
@@ -271,7 +272,13 @@ class OwnedSlot:
         machine = self._context.factory(self)
         try:
             newest, count = await self._restore(machine)
-            positions = await self._positions(newest)
+            positions = await start_positions(
+                self._environment.bus,
+                self.slot,
+                self._context.topics,
+                newest,
+                from_end=self._context.from_end,
+            )
             self._commits.resume_from(newest, positions)
             await self._mark(newest)
         except BaseException:
@@ -327,36 +334,6 @@ class OwnedSlot:
             await asyncio.sleep(0)
         self._journal.raise_floor(end)
         return (None if newest is None else decode(SlotOffset, newest)), count
-
-    async def _positions(self, newest: SlotOffset | None) -> dict[str, int]:
-        """Where to go on: the journal says it; the broker is asked for what no commit has named.
-
-        Offsets and journal are written by the same commits, but only the journal is read from the
-        log. What a broker tells of a group is its memory: stale after a takeover, gone when the
-        group was idle for 7 days, and for ever "unstable" where it was loaded wrongly (ADR 8).
-        """
-        bus = self._environment.bus
-        partitions = [TopicPartition(t, self.slot.partition) for t in self._context.topics]
-        known = {o.topic: o.offset for o in newest.offsets} if newest else {}
-        if unknown := [partition for partition in partitions if partition.topic not in known]:
-            told = await bus.committed(self.slot.group, unknown)
-            known |= {partition.topic: offset for partition, offset in told.items()}
-        begins = await bus.begin_offsets(partitions)
-        positions = {}
-        for partition in partitions:
-            begin = begins[partition]
-            at = known.get(partition.topic, begin)
-            if at < begin:
-                raise OffsetOutOfRange(
-                    f"slot {self.slot.group}/{self.slot.partition} stands at offset {at} of "
-                    f"{partition.topic}, whose log begins at {begin}: {begin - at} records "
-                    "were deleted before they were consumed. Check the topic's retention "
-                    "(`holdfast topics check`); nothing was skipped."
-                )
-            positions[partition.topic] = at
-            if partition.topic not in known and partition.topic in self._context.from_end:
-                positions[partition.topic] = (await bus.end_offsets([partition]))[partition]
-        return positions
 
     async def _work(self) -> None:
         machine = self._machine
