@@ -54,8 +54,14 @@ quoted = '$(subst ','\'',$(1))'
 research: $(STAMP) ## ask a folder of documents: QUESTION='…' FOLDER=docs, KILL=1 VICTIM=reader
 	@PACE='$(PACE)' $(BIN)/python -m examples.research $(call quoted,$(QUESTION)) $(call quoted,$(call given,FOLDER,docs)) --out $(call quoted,$(call given,OUT,build/research)) --bus '$(BUS)' $(if $(KILL),--kill --victim '$(VICTIM)') $(ARGS)
 
-test: $(STAMP) ## all tests of the quick tier
+# What starts processes and bounds their time has the machine to itself; the rest shares its cores.
+test: $(STAMP) ## all tests of the quick tier, or those of PYTEST
+ifneq ($(PYTEST),)
 	@$(BIN)/python -m pytest $(PYTEST)
+else
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/unit
+	@$(BIN)/python -m pytest --ignore tests/unit
+endif
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

@@ -248,7 +248,10 @@ def test_a_run_is_cancelled_and_time_runs_out(project: Project) -> None:
     assert repeated["run_id"] == "r1"
     assert project.json("run", "pause", "r1")["run_id"] == "r1"
     refused = project.call("run", "pause", "r1")
-    assert (refused.returncode, "is paused: only a run that is running" in refused.stderr) == (2, True)
+    assert (refused.returncode, "is paused: only a run that is running" in refused.stderr) == (
+        2,
+        True,
+    )
     assert project.call("run", "resume", "r1").returncode == 0
     assert project.call("run", "cancel", "r1", "--reason", "enough").returncode == 0
     until_sync(lambda: project.json("run", "show", "r1")["state"] == "cancelled", "it ends", 30)

@@ -102,7 +102,7 @@ def test_a_called_task_waits_for_a_signal_and_gets_it(project: Project) -> None:
     assert project.json("run", "show", "r1")["signals"][0]["payload"] == "later"
     assert "no task waits for one of this name" in project.call("why", "r1").stdout
     taken = project.call("signal", "r1", "verdict", "--input", "grade=7")
-    assert taken.stdout == f"task {called['task_id']} has it\n"
+    assert taken.stdout == f"task {called['task_id']!r} has it\n"
     again = ("--task", "greeter.ask", "--input", "name=Ada", "--run-id", "r1", "--wait")
     assert project.json("submit", *again)["output"] == {"text": "Ada: 7"}
     ended = project.json("run", "show", "r1")

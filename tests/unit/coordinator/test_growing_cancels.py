@@ -207,3 +207,45 @@ def test_a_plan_within_the_plan_and_a_reducer_may_be_added() -> None:
     change(host, cancelling("sub"), key="2")
     host.work(echo)
     assert host.last_run().type is EventType.RUN_SUCCEEDED
+
+
+@pytest.mark.parametrize("how", ["skip", "cancel"])
+@pytest.mark.parametrize("begun_before", [True, False])
+def test_what_only_a_dropped_task_could_go_on_without_fails_the_run(
+    begun_before: bool, how: str
+) -> None:
+    """The failure of `a` was none of the run's while `end` had `b` as well."""
+    plan = Plan("growing")
+    planner = plan.task("planner", "a.work")
+    a = plan.task("a", "a.work", after=[] if begun_before else [planner])
+    b = plan.task("b", "a.work", after=[planner])
+    plan.task("end", "a.work", a=a, b=b, join="first-success", losers="leave")
+    host = begun(plan)
+    what = PlanChange()
+    getattr(what, how)("end")
+    if begun_before:
+        host.work_one(_raise, next(i for i, (_, e) in enumerate(host.tasks) if e.task_id == "a"))
+        host.pump()
+        assert state_of(host, "a") is TaskState.FAILED
+    assert version(change(host, what)) == 2
+    host.work(lambda e: _raise(e) if e.task_id == "a" else echo(e))
+    assert host.last_run().type is EventType.RUN_FAILED
+    assert "task 'a' failed" in host.last_run().message
+
+
+def _raise(_: Any) -> Any:
+    raise Raised(retryable=False)
+
+
+def test_a_failure_stays_tolerated_while_another_one_goes_on_without_it() -> None:
+    plan = Plan("growing")
+    plan.task("planner", "a.work")
+    a, b = plan.task("a", "a.work"), plan.task("b", "a.work")
+    plan.task("end", "a.work", a=a, b=b, join="first-success")
+    plan.task("report", "a.work", after=[a])
+    host = begun(plan)
+    what = PlanChange()
+    what.skip("report")
+    assert version(change(host, what)) == 2
+    host.work(lambda e: _raise(e) if e.task_id == "a" else echo(e))
+    assert host.last_run().type is EventType.RUN_SUCCEEDED

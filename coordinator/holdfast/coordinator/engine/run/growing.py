@@ -18,7 +18,7 @@ from holdfast.coordinator.engine.run.asks import answer, take_ask
 from holdfast.coordinator.engine.run.dropping import DROPPED_RECORDS, drop
 from holdfast.coordinator.engine.run.ending import settle
 from holdfast.coordinator.engine.run.failing import failure_of
-from holdfast.coordinator.engine.run.starting import advance, carry_on
+from holdfast.coordinator.engine.run.starting import advance, carry_on, fail_node
 from holdfast.coordinator.engine.run.transition import Transition
 from holdfast.coordinator.engine.states import TASK_ENDS
 from holdfast.schemas.codec import encode_json
@@ -58,7 +58,17 @@ def on_plan_ask(t: Transition, arrival: Arrival, ask: Ask) -> None:
     answer(t, entry, encode_json(t.run.row.plan_version))
     cancel_tasks(t, change.change.cancel)
     advance(t, [*change.change.nodes, *change.change.dropped])
+    _fail_by_dropped(t, change.change.dropped)
     settle(t)
+
+
+def _fail_by_dropped(t: Transition, dropped: Iterable[str]) -> None:
+    """Fail the run by what had failed, if those that could have gone on without it are dropped."""
+    names = dict.fromkeys(n for each in dropped for n in t.graph.nodes[each].dependencies)
+    for name in names:
+        entry = t.task(name)
+        if entry is not None and entry.row.failure is not None:
+            fail_node(t, entry, entry.row.failure)
 
 
 def _take(t: Transition, ask: Ask, resolved: ResolvedChange) -> None:

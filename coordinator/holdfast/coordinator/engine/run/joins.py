@@ -144,9 +144,9 @@ def fatal(t: Transition, name: str) -> bool:
     found = [name]
     while found:
         by = found.pop()
-        dependants = graph.nodes[by].dependants
+        dependants = [n for n in graph.nodes[by].dependants if graph.nodes[n].dropped is None]
         if not dependants:
-            return True
+            return True  # an end of the plan, or of what a change has left of it
         for other in dependants:
             entry = t.task(other)
             if entry is not None:
