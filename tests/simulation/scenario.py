@@ -273,15 +273,22 @@ class Scenario:
         self.world.broker.stale_offsets = lambda: False
 
     def _calm(self) -> bool:
-        processes = self.world.processes
-        return (
-            not self.world.broker.network.away
-            and not any(p.stopped and p.alive for p in processes.values())
-            and all(p.alive for n, p in processes.items() if n in self.services and n != "client")
-            and not any(p.alive for n, p in processes.items() if n not in self.services)
-            and all(n in self._runtimes for n in self.services if n != "client")
-            and all(self._runtimes[n].host.settled for n in self.services if n != "client")
-        )
+        # Asked after every step of the world: one pass, and no more than that.
+        if self.world.broker.network.away:
+            return False
+        for name, process in self.world.processes.items():
+            if process.alive:
+                if process.stopped or name not in self.services:
+                    return False
+            elif name in self.services and name != "client":
+                return False
+        for name in self.services:
+            if name == "client":
+                continue
+            runtime = self._runtimes.get(name)
+            if runtime is None or not runtime.host.settled:
+                return False
+        return True
 
     def _stays_calm(self) -> bool:
         """Let time pass, until something is not calm any more. Who loses a slot as late as now (the
