@@ -291,15 +291,21 @@ class Scenario:
         self.world.broker.stale_offsets = lambda: False
 
     def _calm(self) -> bool:
+        # Asked after every step of the world: one pass, and no more than that.
         if self.world.broker.network.away:
             return False
         for name, process in self.world.processes.items():
-            if process.alive and (process.stopped or name not in self.services):
-                return False
-            if name in self.services and name != "client":
-                runtime = self._runtimes.get(name)
-                if not process.alive or runtime is None or not runtime.host.settled:
+            if process.alive:
+                if process.stopped or name not in self.services:
                     return False
+            elif name in self.services and name != "client":
+                return False
+        for name in self.services:
+            if name == "client":
+                continue
+            runtime = self._runtimes.get(name)
+            if runtime is None or not runtime.host.settled:
+                return False
         return True
 
     def _stays_calm(self) -> bool:

@@ -114,8 +114,7 @@ class Closing:
 
         def apply() -> None:
             if passes:
-                self._book.pass_order(entry)
-                entry.order_key = None
+                self._leave_order(entry)
 
         failed = Failed(entry.attempt, key, entry.order_offset)
         self._outbox.add(Draft(apply, _never, [(entry.name, failed)]))
@@ -241,14 +240,18 @@ class Closing:
         entry.move(Phase.FAILED)
         self._book.close(entry)
         if not strict:
-            self._book.pass_order(entry)
-            entry.order_key = None
+            self._leave_order(entry)
         entry.envelope = entry.ending = None
         successor, entry.successor = entry.successor, None
         if successor is not None:
             self._take(entry, successor)
         elif entry.released:
             self.release(entry)
+
+    def _leave_order(self, entry: Entry) -> None:
+        """Let the next of its order key come, though the entry is kept."""
+        self._book.pass_order(entry)
+        entry.order_key = None
 
     def _finished(
         self,

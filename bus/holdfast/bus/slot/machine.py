@@ -111,8 +111,7 @@ class SlotControl(Protocol):
 
         No assignment is under negotiation, and a heartbeat that was begun less than half a session
         time-out ago was acknowledged. A slot that was kept in a rebalance has written a commit
-        since. Raises `Fenced` when the slot is lost (the caller is about
-        to be cancelled anyway).
+        since. Raises `Fenced` when the slot is lost (the caller is about to be cancelled anyway).
         """
         ...
 
