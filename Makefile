@@ -54,14 +54,23 @@ quoted = '$(subst ','\'',$(1))'
 research: $(STAMP) ## ask a folder of documents: QUESTION='…' FOLDER=docs, KILL=1 VICTIM=reader
 	@PACE='$(PACE)' $(BIN)/python -m examples.research $(call quoted,$(QUESTION)) $(call quoted,$(call given,FOLDER,docs)) --out $(call quoted,$(call given,OUT,build/research)) --bus '$(BUS)' $(if $(KILL),--kill --victim '$(VICTIM)') $(ARGS)
 
-# What starts processes and bounds their time has the machine to itself; the rest shares its cores.
+# The unit tests that work the engine; what only the simulation reaches does not count.
+ENGINE := $(addprefix tests/unit/,coordinator schedules failing growing operating undoing arriving waits state versions)
+# Unit tests share the cores; what starts processes and bounds their time has the machine to itself.
+SHARED := --numprocesses auto --dist loadfile
+
 test: $(STAMP) ## all tests of the quick tier, or those of PYTEST
 ifneq ($(PYTEST),)
 	@$(BIN)/python -m pytest $(PYTEST)
 else
-	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/unit
+	@$(BIN)/python -m pytest $(SHARED) tests/unit $(addprefix --ignore ,$(ENGINE))
+	@$(MAKE) --no-print-directory coverage
 	@$(BIN)/python -m pytest --ignore tests/unit
 endif
+
+coverage: $(STAMP) ## the pure engine by its unit tests: 95 % of its branches at least
+	@mkdir -p build/coverage
+	@$(BIN)/python -m pytest $(SHARED) $(ENGINE) --cov --cov-report term
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .
@@ -77,15 +86,7 @@ bench: $(STAMP) ## the figures of docs/performance.md, as one table
 simulate: $(STAMP) ## drawn plans under drawn faults in a simulated world: SEEDS=2000 START=0
 	@$(BIN)/python -m tests.simulation --seeds '$(SEEDS)' --start '$(START)' $(if $(RESULTS),--results '$(RESULTS)') $(ARGS)
 
-# The unit tests that work the engine; what only the simulation reaches does not count.
-ENGINE := $(addprefix tests/unit/,coordinator schedules failing growing operating undoing arriving waits state versions)
-
-coverage: $(STAMP) ## branch coverage of the pure engine by its unit tests: 95 % at least
-	@mkdir -p build/coverage
-	@$(BIN)/python -m coverage run -m pytest -q $(ENGINE)
-	@$(BIN)/python -m coverage report
-
-slow: simulate coverage ## the slow tier of CI: seeds, the engine's coverage, a slice of the torture
+slow: simulate ## the slow tier of CI: seeds, a slice of the torture
 	@$(BIN)/python -m tests.torture --slice
 
 planted: $(STAMP) ## do the checkers see? planted bugs against a suite: ARGS='--suite simulation --minutes 10'

@@ -21,7 +21,7 @@ from tests.waiting import until
 NUMBER = partition_for(b"x", 2)
 SLOT = Slot(GROUP, NUMBER)
 ME = ProcessIdentity("a", "process-a")
-SESSION_S = 0.8
+SESSION_S = 2.0
 
 
 async def fenced(world: World) -> None:
