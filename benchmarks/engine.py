@@ -25,6 +25,7 @@ from typing import Any
 from holdfast.bus.port import Environment, Received, Record, Slot
 from holdfast.bus.slot.machine import Opened
 from holdfast.bus.topics import Topics
+from holdfast.cli.service import COLLECT_AFTER
 from holdfast.coordinator.engine import (
     Arrival,
     Effect,
@@ -372,6 +373,7 @@ def main(argv: Sequence[str]) -> None:
         lambda: measure_restore(options.tasks),
     ]
     sys.stdout.write(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
+    gc.set_threshold(*COLLECT_AFTER)  # as a service does
     for step in steps:
         gc.collect()
         step()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import re
@@ -39,6 +40,12 @@ STALLED_S = 15.0
 """A poll loop that has not come round for so long makes no progress."""
 STARTING_S = 120.0
 """How long a start may take before `/livez` calls it stalled."""
+COLLECT_AFTER = (50_000, 20, 50)
+"""Objects made before a garbage collection, and how many of a generation before one of the next.
+
+What a service makes in masses lives as long as a run, and is in no cycle; with the interpreter's
+own (700, 10, 10) a quarter of the time of restoring 100,000 tasks went to looking at it again.
+"""
 
 
 class Service(Protocol):
@@ -86,6 +93,7 @@ def serve(invocation: Invocation, options: ServiceOptions, build: Build) -> Exit
     """Run a service until it is told to stop; return the exit code."""
     configure_logging(invocation.settings)
     hold_lifeline()
+    gc.set_threshold(*COLLECT_AFTER)
     return run_loop(_serve(invocation, options, build))
 
 
