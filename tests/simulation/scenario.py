@@ -49,7 +49,7 @@ TIMING = SimTiming(
     heartbeat_s=0.4,
     rebalance_s=1.2,
 )
-RUNS_MIN, RUNS_MAX = 5, 6
+RUNS_MIN, RUNS_MAX = 4, 5
 FAULTS_MIN, FAULTS_MAX = 3, 5
 RESTART_S = 0.2
 SLEEP_AFTER_S = 0.3
