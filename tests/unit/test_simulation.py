@@ -33,7 +33,7 @@ def test_seeds_violate_nothing(first: int) -> None:
     for seed in SEEDS[first : first + 5]:
         outcome = run_seed(seed)
         assert outcome.ok, (f"python -m tests.simulation --seed {seed}", outcome.violations)
-        assert outcome.runs >= 5
+        assert outcome.runs >= 4
         assert len(outcome.faults) >= 3
         assert outcome.takeovers >= 1
         assert all(outcome.looked_at[name] for name in ("I1", "I2", "I4", "I5", "I6", "I9", "I11"))
