@@ -25,6 +25,22 @@ def witness(name: str, *words: object) -> None:
         os.close(descriptor)
 
 
+async def passed(gate: str) -> None:
+    """Return once a gate is open: a file of this name is there."""
+    path = Path(os.environ["HOLDFAST_TEST_FOLDER"]) / gate
+    while not path.exists():
+        await asyncio.sleep(0.02)
+
+
+async def hold_on(name: str, who: str) -> None:
+    """Work until somebody ends it; say when it begins and when it ends."""
+    witness(name, "start", who)
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        witness(name, "end", who)
+
+
 class Word(BaseModel):
     text: str
     n: int = 0
@@ -122,9 +138,7 @@ patient = Agent("patient", concurrency=8)
 async def long(ctx: Context, word: Word) -> Word:
     """Runs until a file appears: how long is the test's to say."""
     witness("long", "start", ctx.run_id)
-    gate = Path(os.environ["HOLDFAST_TEST_FOLDER"]) / f"open-{ctx.run_id}"
-    while not gate.exists():
-        await asyncio.sleep(0.05)
+    await passed(f"open-{ctx.run_id}")
     witness("long", "end", ctx.run_id)
     return word
 
@@ -136,11 +150,7 @@ async def short(ctx: Context, word: Word) -> Word:
 
 @patient.task
 async def cancellable(ctx: Context, word: Word) -> Word:
-    witness("cancel", "start", ctx.run_id)
-    try:
-        await asyncio.sleep(3600)
-    finally:
-        witness("cancel", "end", ctx.run_id)
+    await hold_on("cancel", ctx.run_id)
     return word
 
 
@@ -149,11 +159,7 @@ slow = Agent("slow", concurrency=1)
 
 @slow.task
 async def hold(ctx: Context, word: Word) -> Word:
-    witness("cancel", "start", ctx.run_id)
-    try:
-        await asyncio.sleep(3600)
-    finally:
-        witness("cancel", "end", ctx.run_id)
+    await hold_on("cancel", ctx.run_id)
     return word
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-from pathlib import Path
-
 from pydantic import BaseModel
 
 from holdfast.agents import Agent, Context
 from holdfast.schemas import Plan
-from tests.acceptance.agents import witness
+from tests.acceptance.agents import passed, witness
 
 PAGES, ITEMS = 24, 10
 HALF = PAGES * ITEMS // 2
@@ -44,13 +40,6 @@ async def listed(run_id: str, page: int) -> list[int]:
     return list(range(page * ITEMS, (page + 1) * ITEMS))
 
 
-async def passed() -> None:
-    """Return once the gate is open."""
-    gate = Path(os.environ["HOLDFAST_TEST_FOLDER"]) / GATE
-    while not gate.exists():
-        await asyncio.sleep(0.02)
-
-
 @scout.task
 async def search(ctx: Context, given: Search) -> Found:
     witness("executions", ctx.run_id)
@@ -59,7 +48,7 @@ async def search(ctx: Context, given: Search) -> Found:
         await ctx.emit(Item(page=page, number=numbers[0]))
         await ctx.emit_many(Item(page=page, number=number) for number in numbers[1:])
         if page == given.pages // 2 - 1:
-            await passed()
+            await passed(GATE)
     return Found(items=given.pages * ITEMS)
 
 

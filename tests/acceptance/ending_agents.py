@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from holdfast.agents import Agent, Context, Retry, SignalTimeout, SyncContext
 from holdfast.schemas import Plan
-from tests.acceptance.agents import Word, witness
+from tests.acceptance.agents import Word, hold_on, witness
 
 GATE = "gate"
 DEPTH = 2
@@ -28,11 +28,7 @@ class Verdict(BaseModel):
 
 @hand.task(retry=ONCE)
 async def hold(ctx: Context, word: Word) -> Word:
-    witness("tree", "start", word.text)
-    try:
-        await asyncio.sleep(3600)
-    finally:
-        witness("tree", "end", word.text)
+    await hold_on("tree", word.text)
     return word
 
 

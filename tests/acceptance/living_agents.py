@@ -6,14 +6,12 @@ A gate is a file. Each body that runs says so in a file outside, by run and task
 from __future__ import annotations
 
 import asyncio
-import os
-from pathlib import Path
 
 from pydantic import BaseModel
 
 from holdfast.agents import Agent, Context, Fatal
 from holdfast.schemas import Plan, PlanChange
-from tests.acceptance.agents import witness
+from tests.acceptance.agents import passed, witness
 
 MIDDLE, PARTING = "middle", "parting"
 """The gates: in the middle of each run; and where those stand who were told to end."""
@@ -36,13 +34,6 @@ class Word(BaseModel):
 
 class Words(BaseModel):
     words: list[Word | None]
-
-
-async def passed(gate: str) -> None:
-    """Return once a gate is open."""
-    path = Path(os.environ["HOLDFAST_TEST_FOLDER"]) / gate
-    while not path.exists():
-        await asyncio.sleep(0.02)
 
 
 async def body(what: str, word: Word) -> int:

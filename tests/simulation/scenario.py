@@ -52,9 +52,9 @@ TIMING = SimTiming(
 RUNS_MIN, RUNS_MAX = 4, 5
 FAULTS_MIN, FAULTS_MAX = 3, 5
 RESTART_S = 0.2
+"""How soon the supervisor starts a dead service again."""
 SLEEP_AFTER_S = 0.3
 """So soon a handler that only waits loses its memory."""
-"""How soon the supervisor starts a dead service again."""
 END_S = 400.0
 """All jobs have ended after so long, in virtual time, or something hangs."""
 CALM_S = 60.0
@@ -295,17 +295,12 @@ class Scenario:
         if self.world.broker.network.away:
             return False
         for name, process in self.world.processes.items():
-            if process.alive:
-                if process.stopped or name not in self.services:
+            if process.alive and (process.stopped or name not in self.services):
+                return False
+            if name in self.services and name != "client":
+                runtime = self._runtimes.get(name)
+                if not process.alive or runtime is None or not runtime.host.settled:
                     return False
-            elif name in self.services and name != "client":
-                return False
-        for name in self.services:
-            if name == "client":
-                continue
-            runtime = self._runtimes.get(name)
-            if runtime is None or not runtime.host.settled:
-                return False
         return True
 
     def _stays_calm(self) -> bool:
